@@ -1,0 +1,81 @@
+"""What stores and services see of a database: transactions run on a thread, awaited from the reactor.
+
+A unit of work is a plain function whose first argument is a `Transaction`; it runs whole on a
+database thread, in one transaction, and its return value is what the caller awaits. It must not touch
+objects the reactor mutates. SQL is one text for both engines: `?` placeholders; a `?` whose argument is
+a list or tuple expands to `(?, ?, …)`, so `WHERE event_nid IN ?` works on both (callers keep lists
+under 10,000 entries). `FOR UPDATE` is dropped by SQLite, whose write transactions are exclusive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Row = tuple[Any, ...]
+"""A database row, typed by the store that reads it, at once."""
+
+
+class Dialect(Enum):
+    """Which engine speaks; for the rare statement the two do not share."""
+
+    SQLITE = "sqlite"
+    POSTGRES = "postgres"
+
+
+class Transaction(Protocol):
+    """One open transaction, on a database thread."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """Tell the engine."""
+
+    def execute(self, sql: str, args: Sequence[object] = ()) -> int:
+        """Run a statement and give the number of rows it touched."""
+
+    def all(self, sql: str, args: Sequence[object] = ()) -> list[Row]:
+        """Run a query and give all its rows."""
+
+    def one(self, sql: str, args: Sequence[object] = ()) -> Row | None:
+        """Run a query and give its first row, or None."""
+
+    def many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
+        """Run an `INSERT … VALUES (?, ?, …) [ON CONFLICT …]` for many rows in as few round trips as can be."""
+
+    def values(self, sql: str, rows: Sequence[Sequence[object]]) -> list[Row]:
+        """Run a statement whose ` VALUES ?` stands for all `rows` at once, and give what it returns."""
+
+
+class Database(Protocol):
+    """A pool of connections to one database."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """Tell the engine."""
+
+    async def read(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work` in a read-only transaction with one snapshot."""
+        ...
+
+    async def write(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `work` in a transaction that commits when it returns and rolls back when it raises."""
+        ...
+
+    async def close(self) -> None:
+        """Wait for running work and close all connections."""
+
+
+class DatabaseGone(Exception):
+    """The database cannot be reached; the request may be tried again (503 to clients)."""
+
+
+class UnknownOutcome(DatabaseGone):
+    """The connection was lost during COMMIT: the transaction may or may not have happened."""
+
+
+class IntegrityError(Exception):
+    """A statement broke a constraint, or its data was refused; the transaction is rolled back."""
