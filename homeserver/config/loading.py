@@ -1,0 +1,165 @@
+"""Reading `homeserver.yaml`: YAML in, a frozen `Config` out, or an error that names key and line.
+
+`${NAME}` in a value is taken from the environment. Every secret may instead be given as a file: key
+`shared_secret_file` holds the path of a file whose content, stripped, is `shared_secret`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from homeserver.config.checking import check
+from homeserver.config.sections import Config
+from homeserver.secret import Secret
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_PATH = re.compile(r" - at `\$(.*)`$")
+_STEP = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[(\d+|\.\.\.)\]")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`")
+_MAX_BYTES = 1_000_000
+
+
+class ConfigError(Exception):
+    """The configuration is wrong; the message names file, line and key."""
+
+
+def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
+    """Read and validate a configuration file; relative paths in it are left as they are.
+
+    Raises:
+        ConfigError: the file cannot be read, is not YAML, or a key is unknown, mistyped or out of range.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    return parse_config(text, str(path), environment)
+
+
+def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config:
+    """Validate the text of a configuration file called `name` in messages."""
+    tree = _compose(text, name)
+    try:
+        plain = _plain(tree, environment)
+    except _BadNode as error:
+        raise ConfigError(f"{name}:{error.line}: {error}") from None
+    try:
+        config = msgspec.convert(plain, Config, dec_hook=_decode_secret)
+    except msgspec.ValidationError as error:
+        line, message = _explain(tree, str(error))
+        raise ConfigError(f"{name}:{line}: {message}") from None
+    problem = check(config)
+    if problem is not None:
+        raise ConfigError(f"{name}:{_line_of(tree, problem.key)}: {problem.key}: {problem.message}")
+    return config
+
+
+class _BadNode(Exception):
+    """Something is wrong at a line of the file."""
+
+    def __init__(self, node: yaml.Node, message: str) -> None:
+        super().__init__(message)
+        self.line = node.start_mark.line + 1
+
+
+def _compose(text: str, name: str) -> yaml.MappingNode:
+    if len(text) > _MAX_BYTES:
+        raise ConfigError(f"{name}: larger than {_MAX_BYTES} bytes")
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ConfigError(f"{name}: YAML aliases (*name) are not allowed here")
+        tree = yaml.compose(text, yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{name}:{line}: not valid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: not valid YAML: {error}") from None
+    if not isinstance(tree, yaml.MappingNode):
+        raise ConfigError(f"{name}:1: expected keys and values at the top level")
+    return tree
+
+
+def _plain(node: yaml.Node, environment: Mapping[str, str]) -> Any:
+    if isinstance(node, yaml.MappingNode):
+        return _plain_mapping(node, environment)
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(item, environment) for item in node.value]
+    loader = yaml.SafeLoader("")
+    try:
+        value = loader.construct_object(node)  # type: ignore[no-untyped-call]  # stubs leave it untyped
+    except yaml.YAMLError as error:
+        raise _BadNode(node, str(error)) from None
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda match: _variable(node, match.group(1), environment), value)
+    return value
+
+
+def _plain_mapping(node: yaml.MappingNode, environment: Mapping[str, str]) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for key_node, value_node in node.value:
+        key = key_node.value
+        if not isinstance(key, str) or key in plain:
+            raise _BadNode(key_node, f"{key}: the key is given twice")
+        value = _plain(value_node, environment)
+        if key in _SECRET_FILES:
+            key, value = key.removesuffix("_file"), _read_secret(value_node, value)
+        if value is not None:
+            plain[key] = value
+    return plain
+
+
+_SECRET_FILES = frozenset({"shared_secret_file", "key_file"})
+
+
+def _read_secret(node: yaml.Node, path: object) -> str:
+    try:
+        return Path(str(path)).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _BadNode(node, f"the secret's file cannot be read: {error}") from None
+
+
+def _variable(node: yaml.Node, name: str, environment: Mapping[str, str]) -> str:
+    if name not in environment:
+        raise _BadNode(node, f"the environment has no variable {name}")
+    return environment[name]
+
+
+def _decode_secret(kind: type, value: object) -> object:
+    if kind is Secret and isinstance(value, str) and value:
+        return Secret(value)
+    raise ValueError("Expected a text that is not empty")
+
+
+def _explain(tree: yaml.MappingNode, error: str) -> tuple[int, str]:
+    """Turn a conversion error into a line and a sentence that names the key."""
+    found = _PATH.search(error)
+    path = found.group(1) if found else ""
+    message = error[: found.start()] if found else error
+    key = path.lstrip(".")
+    unknown = _UNKNOWN.search(message)
+    if unknown:
+        key = f"{key}.{unknown.group(1)}".lstrip(".")
+        message = "unknown key"
+    return _line_of(tree, key), f"{key}: {message}" if key else message
+
+
+def _line_of(tree: yaml.MappingNode, key: str) -> int:
+    node: yaml.Node = tree
+    line = 1
+    for name, index in _STEP.findall("." + key):
+        if isinstance(node, yaml.MappingNode):
+            pair = next((pair for pair in node.value if pair[0].value in (name, name + "_file")), None)
+            if pair is None:
+                return line
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and index.isdigit() and int(index) < len(node.value):
+            node = node.value[int(index)]
+            line = node.start_mark.line + 1
+    return line

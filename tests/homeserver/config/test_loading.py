@@ -1,0 +1,115 @@
+"""Tests of reading `homeserver.yaml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import yaml
+from twisted.trial.unittest import SynchronousTestCase
+
+from homeserver.config.loading import ConfigError, load_config, parse_config
+from homeserver.config.sample import sample_config, write_private
+from homeserver.config.sections import Config, RegistrationMode, Section
+from homeserver.secret import Secret
+
+SAMPLE = Path(__file__).parents[3] / "homeserver.yaml"
+
+
+def parse(text: str, **environment: str) -> Config:
+    """Parse a configuration with a server name and the given further text."""
+    return parse_config("server_name: example.org\n" + text, "homeserver.yaml", environment)
+
+
+class SampleTests(SynchronousTestCase):
+    """The commented file agrees with the classes."""
+
+    def test_every_key_stands_with_its_default(self) -> None:
+        """Loading the commented file gives the defaults, and no key of a section is missing there."""
+        self.assertEqual(load_config(SAMPLE, {}), Config(server_name="localhost"))
+        self._assert_complete(Config(server_name="localhost"), yaml.safe_load(SAMPLE.read_text()), "")
+
+    def _assert_complete(self, section: Section, plain: dict[str, object], path: str) -> None:
+        fields = {field.name for field in msgspec.structs.fields(section)}
+        self.assertEqual(set(plain), fields, path)
+        for name in fields:
+            value, there = getattr(section, name), plain[name]
+            if isinstance(value, tuple) and value and isinstance(value[0], Section):
+                value, there = value[0], there[0]  # type: ignore[index]
+            if isinstance(value, Section):
+                self.assertIsInstance(there, dict)
+                self._assert_complete(value, there, f"{path}.{name}")  # type: ignore[arg-type]
+
+    def test_generated_config_is_valid_and_private(self) -> None:
+        """A generated file loads, holds what was asked for, and only its owner may read it."""
+        path = Path(self.mktemp()) / "homeserver.yaml"
+        write_private(path, sample_config("127.0.0.1:8448", "it's here", "s3cr3t-4: #x"))
+        config = load_config(path, {})
+        self.assertEqual((config.server_name, config.data_dir), ("127.0.0.1:8448", "it's here"))
+        self.assertEqual(config.registration.shared_secret, Secret("s3cr3t-4: #x"))
+        self.assertEqual(path.stat().st_mode & 0o777, 0o600)
+        self.assertRaises(FileExistsError, write_private, path, "")
+
+
+class MistakeTests(SynchronousTestCase):
+    """A mistake is told with its line and key."""
+
+    def assert_refused(self, text: str, *parts: str) -> None:
+        """Parse after a first line with the server name; the message has all `parts`."""
+        error = self.assertRaises(ConfigError, parse, text)
+        for part in parts:
+            self.assertIn(part, str(error))
+
+    def test_unknown_key(self) -> None:
+        """An unknown key is named with its line."""
+        self.assert_refused("database:\n  uri: sqlite:///x\n", "homeserver.yaml:3:", "database.uri", "unknown key")
+        self.assert_refused("listners: []\n", "homeserver.yaml:2:", "listners", "unknown key")
+
+    def test_wrong_type(self) -> None:
+        """A value of a wrong type is named with its line, inside lists too."""
+        self.assert_refused("listeners:\n  - port: 8008\n  - port: many\n", ":4:", "listeners[1].port", "int")
+        self.assert_refused("workers_: 1\nadmins: 3\n", ":2:", "workers_")
+
+    def test_out_of_range(self) -> None:
+        """A value out of range is named."""
+        self.assert_refused("listeners: [{port: 70000}]\n", ":2:", "listeners[0].port", "65535")
+
+    def test_nonsense_values(self) -> None:
+        """Values that fit their type but not their meaning are named."""
+        self.assert_refused("database: {url: mysql://x}\n", "database.url")
+        self.assert_refused("outbound:\n  ip_denylist: [10.0.0.0/8, nonsense]\n", ":3:", "outbound.ip_denylist")
+        self.assert_refused("admins: ['@a:elsewhere.org']\n", "admins[0]")
+        self.assert_refused("federation: {default_room_version: '99'}\n", "federation.default_room_version")
+        self.assert_refused("registration: {shared_secret: changeme}\n", "registration.shared_secret")
+
+    def test_broken_yaml(self) -> None:
+        """Broken YAML, a key given twice, aliases and tags are refused with a line (security: A4)."""
+        self.assert_refused("listeners: [\n", "homeserver.yaml:")
+        self.assert_refused("data_dir: a\ndata_dir: b\n", ":3:", "twice")
+        self.assert_refused("data_dir: &x a\npublic_baseurl: *x\n", "aliases")
+        self.assert_refused("data_dir: !!python/object/apply:os.system [ls]\n", "homeserver.yaml:")
+
+    def test_missing_file(self) -> None:
+        """A file that cannot be read is told."""
+        self.assertRaises(ConfigError, load_config, Path(self.mktemp()), {})
+
+
+class ValueTests(SynchronousTestCase):
+    """Environment variables and secrets in files."""
+
+    def test_environment(self) -> None:
+        """`${NAME}` is taken from the environment; an unset one is an error."""
+        self.assertEqual(parse("data_dir: /srv/${NAME}/x\n", NAME="plait").data_dir, "/srv/plait/x")
+        self.assertRaises(ConfigError, parse, "data_dir: ${NAME}\n")
+
+    def test_secret_from_a_file(self) -> None:
+        """`shared_secret_file` reads the secret from a file, and a secret never shows (security: A2)."""
+        path = Path(self.mktemp())
+        path.write_text("marked-secret\n")
+        config = parse(f"registration: {{shared_secret_file: {path}}}\n")
+        self.assertEqual(config.registration.shared_secret, Secret("marked-secret"))
+        self.assertNotIn("marked-secret", repr(config))
+
+    def test_null_means_default(self) -> None:
+        """A key set to null has its default."""
+        self.assertEqual(parse("registration: {mode: null}\n").registration.mode, RegistrationMode.CLOSED)
