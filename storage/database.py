@@ -44,7 +44,7 @@ class Transaction(Protocol):
         """Run a query and give its first row, or None."""
 
     def many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
-        """Run an `INSERT … VALUES (?, ?, …) [ON CONFLICT …]` for many rows in as few round trips as can be."""
+        """Run an `INSERT … VALUES (?, ?, …) [ON CONFLICT …]` for many rows in few round trips."""
 
     def values(self, sql: str, rows: Sequence[Sequence[object]]) -> list[Row]:
         """Run a statement whose ` VALUES ?` stands for all `rows` at once, and give what it returns."""
@@ -57,11 +57,15 @@ class Database(Protocol):
     def dialect(self) -> Dialect:
         """Tell the engine."""
 
-    async def read(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def read(
+        self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """Run `work` in a read-only transaction with one snapshot."""
         ...
 
-    async def write(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def write(
+        self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         """Run `work` in a transaction that commits when it returns and rolls back when it raises."""
         ...
 

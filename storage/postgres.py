@@ -1,0 +1,266 @@
+"""The PostgreSQL engine: psycopg2 connections, each served by a thread of its own.
+
+`read` runs REPEATABLE READ, READ ONLY; `write` runs READ COMMITTED. `BEGIN` travels with the first
+statement and a read ends after its result is handed over, so a read of one statement takes one round
+trip of the caller's time. A connection that was lost while idle is replaced and the work run again;
+so is a transaction that lost a deadlock. Loss at COMMIT is `UnknownOutcome` and never repeated.
+Needs PostgreSQL 13 or newer, with UTF-8 as the database's encoding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import psycopg2
+import psycopg2.errors
+import psycopg2.extensions
+from attrs import define, field
+from twisted.internet.interfaces import IReactorFromThreads
+
+from storage.database import DatabaseGone, Dialect, IntegrityError, Row, UnknownOutcome
+from storage.statements import array_literal, parse, row_placeholders, split_row_template, split_rows
+from storage.workers import PooledDatabase, Work, Workers
+
+T = TypeVar("T")
+Connection = psycopg2.extensions.connection
+Cursor = psycopg2.extensions.cursor
+
+MAX_TRIES = 4
+ROWS_A_STATEMENT = 2_000
+_BYTEA_OID = 17
+_BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
+_BEGIN_WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED; "
+_SETTINGS = "-c lock_timeout=30s -c idle_in_transaction_session_timeout=120s"
+_DEFAULTS: dict[str, object] = {
+    "application_name": "plait",
+    "client_encoding": "UTF8",
+    "connect_timeout": 5,
+    "keepalives_idle": 30,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+_REFUSED_DATA = (psycopg2.IntegrityError, psycopg2.DataError, UnicodeEncodeError, ValueError)
+_LOST_RACE = (psycopg2.errors.DeadlockDetected, psycopg2.errors.SerializationFailure)
+
+
+class _ConnectionLost(DatabaseGone):
+    """The connection broke before COMMIT was sent: nothing happened."""
+
+
+class _LostRace(DatabaseGone):
+    """PostgreSQL chose this transaction to give way."""
+
+
+def _bytes_of(value: str | bytes | None, _cursor: object) -> bytes | None:
+    """Read a bytea in hex format (which psycopg2 gives as text) as bytes."""
+    return bytes.fromhex(value[2:]) if isinstance(value, str) else value
+
+
+_BYTES = psycopg2.extensions.new_type((_BYTEA_OID,), "BYTES", _bytes_of)
+
+
+@define(eq=False)
+class PostgresTransaction:
+    """One open transaction; see `storage.database.Transaction`."""
+
+    _cursor: Cursor
+    _begin: str
+    begun: bool = False
+    failure: BaseException | None = None
+
+    @property
+    def dialect(self) -> Dialect:
+        """Tell the engine."""
+        return Dialect.POSTGRES
+
+    def execute(self, sql: str, args: Sequence[object] = ()) -> int:
+        """Run a statement and give the number of rows it touched."""
+        self._run_parsed(sql, args)
+        return self._cursor.rowcount
+
+    def all(self, sql: str, args: Sequence[object] = ()) -> list[Row]:
+        """Run a query and give all its rows."""
+        self._run_parsed(sql, args)
+        return self._cursor.fetchall()
+
+    def one(self, sql: str, args: Sequence[object] = ()) -> Row | None:
+        """Run a query and give its first row, or None."""
+        self._run_parsed(sql, args)
+        return self._cursor.fetchone()
+
+    def many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
+        """Run an INSERT with many rows in each statement; other statements are sent many at a time."""
+        all_rows = list(rows)
+        parts = split_row_template(sql)
+        head, row, tail = parts if parts else ("", sql, "")
+        joint = "," if parts else ";"
+        head, row, tail = (parse(part).postgres for part in (head, row, tail))
+        for start in range(0, len(all_rows), ROWS_A_STATEMENT):
+            chunk = all_rows[start : start + ROWS_A_STATEMENT]
+            self._run(head + joint.join([row] * len(chunk)) + tail, [value for r in chunk for value in r])
+
+    def values(self, sql: str, rows: Sequence[Sequence[object]]) -> list[Row]:
+        """Run a statement whose ` VALUES ?` stands for all `rows` at once, and give what it returns."""
+        if not rows:
+            return []
+        head, tail = (parse(part).postgres for part in split_rows(sql))
+        marks = row_placeholders(len(rows[0]), len(rows)).replace("?", "%s")
+        self._run(head + marks + tail, [value for row in rows for value in row])
+        return self._cursor.fetchall() if self._cursor.description else []
+
+    def _run_parsed(self, sql: str, args: Sequence[object]) -> None:
+        statement = parse(sql)
+        if not args:
+            self._run(sql, None)
+        elif statement.lists:
+            flat = list(args)
+            for index in statement.lists:
+                flat[index] = array_literal(flat[index])  # type: ignore[arg-type]  # a list by contract
+            self._run(statement.postgres, flat)
+        else:
+            self._run(statement.postgres, args)
+
+    def _run(self, text: str, args: Sequence[object] | None) -> None:
+        if self.failure is not None:
+            raise IntegrityError("an earlier statement of this transaction failed") from self.failure
+        try:
+            if self.begun:
+                self._cursor.execute(text, args)
+            else:
+                self.begun = True
+                self._cursor.execute(self._begin + text, args)
+        except (psycopg2.Error, UnicodeEncodeError, ValueError) as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> NoReturn:
+        self.failure = error
+        raise _translate(error, self._cursor.connection) from error
+
+
+def _translate(error: Exception, connection: Connection) -> Exception:
+    """Give our exception for one of the driver's."""
+    if connection.closed:
+        return _ConnectionLost(str(error).strip())
+    if isinstance(error, _LOST_RACE):
+        return _LostRace(str(error).strip())
+    if isinstance(error, _REFUSED_DATA):
+        return IntegrityError(str(error).strip())
+    if isinstance(error, psycopg2.OperationalError | psycopg2.errors.ReadOnlySqlTransaction):
+        return DatabaseGone(str(error).strip())
+    return error
+
+
+@define(eq=False)
+class PostgresSession:
+    """A connection made by the thread that uses it, when first needed and again after a loss."""
+
+    _dsn: str
+    _writes: bool
+    _connection: Connection | None = field(default=None, init=False)
+    _open: bool = field(default=False, init=False)
+
+    def run(self, work: Work, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Run a job in a transaction; a write commits before this returns."""
+        for _ in range(MAX_TRIES - 1):
+            reused = self._connection is not None
+            try:
+                return self._run_once(work, args, kwargs)
+            except _ConnectionLost:
+                if not reused:
+                    raise
+            except _LostRace:
+                continue
+        return self._run_once(work, args, kwargs)
+
+    def settle(self) -> None:
+        """End a read whose result is on its way."""
+        if self._open:
+            self._roll_back()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._open = False
+        if self._connection is not None:
+            with contextlib.suppress(psycopg2.Error):
+                self._connection.close()
+            self._connection = None
+
+    def _run_once(self, work: Work, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        cursor = self._connect().cursor()
+        transaction = PostgresTransaction(cursor, _BEGIN_WRITE if self._writes else _BEGIN_READ)
+        try:
+            result = work(transaction, *args, **kwargs)
+            if transaction.failure is not None:
+                raise IntegrityError("a failed transaction cannot commit") from transaction.failure
+        except BaseException:
+            if transaction.begun:
+                self._roll_back()
+            raise
+        self._open = transaction.begun
+        if self._writes and transaction.begun:
+            self._commit(cursor)
+        return result
+
+    def _connect(self) -> Connection:
+        if self._connection is None:
+            try:
+                self._connection = connect(self._dsn)
+            except psycopg2.OperationalError as error:
+                raise DatabaseGone(f"cannot connect to PostgreSQL: {str(error).strip()}") from error
+        return self._connection
+
+    def _commit(self, cursor: Cursor) -> None:
+        """Commit; when the connection breaks meanwhile, nobody here knows whether it happened."""
+        self._open = False
+        try:
+            cursor.execute("COMMIT")
+        except psycopg2.Error as error:
+            if cursor.connection.closed:
+                self.close()
+                raise UnknownOutcome(str(error).strip()) from error
+            self._roll_back()
+            raise _translate(error, cursor.connection) from error
+
+    def _roll_back(self) -> None:
+        """Undo; a connection that cannot is given up."""
+        self._open = False
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            connection.cursor().execute("ROLLBACK")
+        except psycopg2.Error:
+            self.close()
+
+
+def connect(dsn: str) -> Connection:
+    """Open a connection with the settings of this engine; what the DSN says goes before our defaults.
+
+    Raises `psycopg2.OperationalError` when the server cannot be reached.
+    """
+    given = psycopg2.extensions.parse_dsn(dsn)
+    given["options"] = f"{_SETTINGS} {given.get('options', '')}".strip()
+    connection: Connection = psycopg2.connect(**{**_DEFAULTS, **given})
+    connection.autocommit = True
+    psycopg2.extensions.register_type(_BYTES, connection)
+    return connection
+
+
+def open_postgres(
+    dsn: str, reactor: IReactorFromThreads, *, pool_size: int = 10, max_waiting: int = 2_000
+) -> PooledDatabase:
+    """Open a pool of `pool_size` connections (at least 2), half of them for writing."""
+    writers = max(1, pool_size // 2)
+    readers = max(1, pool_size - writers)
+    return PooledDatabase(
+        Dialect.POSTGRES,
+        Workers(
+            reactor, "read", [PostgresSession(dsn, False) for _ in range(readers)], max_waiting=max_waiting
+        ),
+        Workers(
+            reactor, "write", [PostgresSession(dsn, True) for _ in range(writers)], max_waiting=max_waiting
+        ),
+    )
