@@ -24,19 +24,17 @@ BROKEN = Migration(2, "broken", "CREATE TABLE b (x BIGINT); CREATE TABLE a (x BI
 
 COLUMNS = {
     Dialect.SQLITE: (
-        "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c"
-        " WHERE m.type = 'table' ORDER BY 1, 2"
+        "SELECT m.name, c.name FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table'"
     ),
     Dialect.POSTGRES: (
-        "SELECT table_name, column_name FROM information_schema.columns"
-        ' WHERE table_schema = \'public\' ORDER BY 1 COLLATE "C", 2 COLLATE "C"'
+        "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"
     ),
 }
 
 
 def columns(tx: Transaction) -> list[tuple[object, ...]]:
     """Give every (table, column) of the database."""
-    return tx.all(COLUMNS[tx.dialect])
+    return sorted(tx.all(COLUMNS[tx.dialect]))
 
 
 class MigrateContract:
