@@ -1,0 +1,186 @@
+"""The feed: everything a client can see, in commit order, positions without holes.
+
+The narrow table alone; wide rows (events, receipts, …) are in their own stores and are named by `ref`.
+Positions are `max + 1` onwards, assigned by the last statement before COMMIT under a lock, so a reader
+that saw position n has seen all before it, and `pos == tail + 1` proves that nothing is missing.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from enum import IntEnum, IntFlag
+
+from attrs import frozen
+
+from storage.database import Dialect, Row, Transaction
+
+CHANNEL = "plait_feed"
+"""The NOTIFY channel on which PostgreSQL tells that the feed moved; the payload names the writer."""
+
+_LOCK = 0x706C616974  # any number will do, as long as all workers agree
+
+_COLUMNS = "pos, kind, flags, room_nid, user_nid, ref, root, head"
+_TAIL = "SELECT coalesce(max(pos), 0) FROM feed"
+_LOCKED_TAIL = f"SELECT pg_advisory_xact_lock({_LOCK}); SELECT pg_notify('{CHANNEL}', ?); {_TAIL}"
+_LOCK_ONLY = f"SELECT pg_advisory_xact_lock({_LOCK})"
+_APPEND = f"INSERT INTO feed ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_BETWEEN = f"SELECT {_COLUMNS} FROM feed WHERE pos > ? AND pos <= ? ORDER BY pos LIMIT ?"
+_ROOM_BETWEEN = (
+    f"SELECT {_COLUMNS} FROM feed WHERE room_nid = ? AND pos > ? AND pos <= ? ORDER BY pos LIMIT ?"
+)
+_USER_BETWEEN = (
+    f"SELECT {_COLUMNS} FROM feed WHERE user_nid = ? AND pos > ? AND pos <= ? ORDER BY pos LIMIT ?"
+)
+
+
+class Kind(IntEnum):
+    """What an entry tells. From 16 on, entries are also looked up by kind."""
+
+    EVENT = 1
+    STATE = 2
+    """The resolved state of the room changed without a new event."""
+    INVITE = 3
+    """An invite, knock or leave of one user in a room not known here."""
+    RECEIPT = 4
+    ACCOUNT_DATA = 5
+    TO_DEVICE = 6
+    SESSION = 7
+    FORGET = 8
+    DEVICE_LIST = 16
+    PROFILE = 17
+    UNREAD = 18
+
+
+class Flag(IntFlag):
+    """What else a reader must know without opening the wide row."""
+
+    NONE = 0
+    FEDERATE = 1
+    """The event was built here: it is to be sent to other servers."""
+    MEMBERSHIP = 2
+    """`user_nid` is the user whose membership the event changes."""
+    REDACTION = 4
+    """The event is a redaction that applies."""
+
+
+@frozen
+class HeadMark:
+    """Where a room stands after an entry: `head_seq`, greatest depth, forward extremities (event nids)."""
+
+    seq: int
+    depth: int
+    extremities: tuple[int, ...]
+
+    def pack(self) -> bytes:
+        """Give seq, depth and extremities, 8 bytes each, big-endian."""
+        return struct.pack(f">{2 + len(self.extremities)}q", self.seq, self.depth, *self.extremities)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> HeadMark:
+        """Read what `pack` wrote."""
+        seq, depth, *extremities = struct.unpack(f">{len(data) // 8}q", data)
+        return cls(seq, depth, tuple(extremities))
+
+
+@frozen
+class Entry:
+    """One place in the feed. `payload` is in memory only: the wide thing, if this process committed it."""
+
+    pos: int
+    kind: int
+    flags: int = 0
+    room_nid: int | None = None
+    user_nid: int | None = None
+    ref: int | None = None
+    root: bytes | None = None
+    head: HeadMark | None = None
+    payload: object | None = None
+
+
+@frozen
+class NewEntry:
+    """An entry that has no position yet; fields as in `Entry`."""
+
+    kind: int
+    flags: int = 0
+    room_nid: int | None = None
+    user_nid: int | None = None
+    ref: int | None = None
+    root: bytes | None = None
+    head: HeadMark | None = None
+    payload: object | None = None
+
+    def at(self, pos: int) -> Entry:
+        """Give the entry at its position."""
+        return Entry(
+            pos,
+            self.kind,
+            self.flags,
+            self.room_nid,
+            self.user_nid,
+            self.ref,
+            self.root,
+            self.head,
+            self.payload,
+        )
+
+    def row(self, pos: int) -> Row:
+        """Give the row at its position."""
+        head = None if self.head is None else self.head.pack()
+        return (pos, int(self.kind), int(self.flags), self.room_nid, self.user_nid, self.ref, self.root, head)
+
+
+def _entry(row: Row) -> Entry:
+    pos, kind, flags, room_nid, user_nid, ref, root, head = row
+    return Entry(
+        pos, kind, flags, room_nid, user_nid, ref, root, None if head is None else HeadMark.unpack(head)
+    )
+
+
+def append(tx: Transaction, entries: Sequence[NewEntry], writer: str) -> int:
+    """Write `entries` as the last statement of a transaction and give the first one's position.
+
+    On PostgreSQL this takes the feed's lock until COMMIT and notifies the other workers; `writer` names
+    this process to them.
+    """
+    row = tx.one(_LOCKED_TAIL, (writer,)) if tx.dialect is Dialect.POSTGRES else tx.one(_TAIL)
+    assert row is not None
+    first = int(row[0]) + 1
+    tx.many(_APPEND, [entry.row(pos) for pos, entry in enumerate(entries, first)])
+    return first
+
+
+def tail(tx: Transaction) -> int:
+    """Give the last position, 0 for an empty feed."""
+    row = tx.one(_TAIL)
+    assert row is not None
+    return int(row[0])
+
+
+def contains(tx: Transaction, first: int, entries: Sequence[NewEntry]) -> bool:
+    """Tell whether exactly these entries stand from position `first` on.
+
+    Waits for whoever holds the feed's lock, so the answer is final: this settles a COMMIT whose outcome
+    is unknown. Two transactions never write the same rows, since event nids and `head_seq` differ.
+    """
+    if tx.dialect is Dialect.POSTGRES:
+        tx.one(_LOCK_ONLY)
+    last = first + len(entries) - 1
+    found = tx.all(_BETWEEN, (first - 1, last, len(entries)))
+    return [tuple(row) for row in found] == [entry.row(pos) for pos, entry in enumerate(entries, first)]
+
+
+def between(tx: Transaction, after: int, upto: int, limit: int) -> list[Entry]:
+    """Read entries with `after < pos <= upto`, oldest first."""
+    return [_entry(row) for row in tx.all(_BETWEEN, (after, upto, limit))]
+
+
+def room_between(tx: Transaction, room_nid: int, after: int, upto: int, limit: int) -> list[Entry]:
+    """Read a room's entries with `after < pos <= upto`, oldest first."""
+    return [_entry(row) for row in tx.all(_ROOM_BETWEEN, (room_nid, after, upto, limit))]
+
+
+def user_between(tx: Transaction, user_nid: int, after: int, upto: int, limit: int) -> list[Entry]:
+    """Read a user's entries with `after < pos <= upto`, oldest first."""
+    return [_entry(row) for row in tx.all(_USER_BETWEEN, (user_nid, after, upto, limit))]
