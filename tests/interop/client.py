@@ -43,8 +43,8 @@ class ApiError(Exception):
 
 def make_agent(reactor: IReactorTime) -> IAgent:
     """Make an agent that keeps no connection open, so that a test leaves the reactor clean."""
-    pool = HTTPConnectionPool(reactor, persistent=False)  # type: ignore[no-untyped-call]  # Twisted's
-    return cast(IAgent, Agent(reactor, pool=pool))  # type: ignore[no-untyped-call]  # Twisted's
+    pool = HTTPConnectionPool(reactor, persistent=False)
+    return cast(IAgent, Agent(reactor, pool=pool))
 
 
 @frozen
@@ -147,6 +147,10 @@ class User:
         """Send a state event and give its ID."""
         path = f"{_room(room_id)}/state/{event_type}/{quote(state_key, safe='')}"
         return cast(str, (await self.request("PUT", path, content))["event_id"])
+
+    async def full_state(self, room_id: str) -> list[Json]:
+        """Give all current state events of a room."""
+        return cast(list[Json], await self.request("GET", f"{_room(room_id)}/state"))
 
     async def state(self, room_id: str, event_type: str, state_key: str = "") -> Json:
         """Give the content of a state event."""

@@ -130,6 +130,11 @@ async def _go_on_apart(alice: User, bob: User, room_id: str) -> list[str]:
 
 async def same_state(alice: User, bob: User, room_id: str) -> None:
     """Check that two users' servers tell the same current state, event for event."""
-    views = [await user.request("GET", f"/v3/rooms/{room_id}/state") for user in (alice, bob)]
-    hers, his = ({(e["type"], e["state_key"]): e["event_id"] for e in view} for view in map(list, views))
-    assert hers == his, f"only one has {set(hers.items()) ^ set(his.items())}"
+    hers, his = await _state_ids(alice, room_id), await _state_ids(bob, room_id)
+    assert hers == his, f"only one has {hers ^ his}"
+
+
+async def _state_ids(user: User, room_id: str) -> set[tuple[str, str, str]]:
+    """Give the current state as (type, state key, event ID)."""
+    state = await user.full_state(room_id)
+    return {(event["type"], event["state_key"], event["event_id"]) for event in state}

@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +27,6 @@ from tests.interop.certificates import TestAuthority
 from tests.interop.client import Api, User, make_agent
 from tests.interop.places import Place
 from tests.interop.ports import free_ports, is_listening
-from tests.interop.postgres import PostgresServer, find_postgres
 from tests.interop.processes import (
     PROJECT,
     SYNAPSE_PYTHON,
@@ -37,6 +36,7 @@ from tests.interop.processes import (
     find_synapse_python,
 )
 from tests.interop.programs import Command, Program, Sleep, wait_until
+from tests.storage.helpers import postgres_server
 
 T = TypeVar("T")
 CONTROL = "PLAIT_TEST_CONTROL"
@@ -103,12 +103,11 @@ class Network:
 
 @mutable
 class Networks:
-    """The networks of one test run: at most one is up at a time, and one PostgreSQL for all."""
+    """The networks of one test run: at most one is up at a time."""
 
-    _directory: Path | None = None
+    _directory: Path = field(factory=lambda: Path(tempfile.gettempdir(), f"plait-test-{os.getpid()}"))
     _wanted: tuple[tuple[Kind, ...], bool] | None = None
     _network: Network | None = None
-    _postgres: PostgresServer | None = None
     _count: int = 0
     _agent: Any = field(factory=lambda: make_agent(reactor))
 
@@ -117,65 +116,43 @@ class Networks:
         if os.environ.get(CONTROL):
             kinds = (Kind.SYNAPSE,) * len(kinds)
         python = _synapse_python_or_skip() if Kind.SYNAPSE in kinds else ""
-        if postgres and find_postgres() is None:
-            raise SkipTest("PostgreSQL is not installed")
         if self._network is None or self._wanted != (kinds, postgres):
+            databases = [postgres_server().create_database() if postgres else None for _ in kinds]
             await self._stop_network(sleep)
-            self._network = await self._start(kinds, python, postgres=postgres)
+            atexit.unregister(self._stop_at_exit)
+            atexit.register(self._stop_at_exit)
+            self._network = await self._start(kinds, databases, python)
             self._wanted = (kinds, postgres)
         return self._network
 
-    async def _start(self, kinds: tuple[Kind, ...], python: str, *, postgres: bool) -> Network:
+    async def _start(self, kinds: tuple[Kind, ...], databases: Sequence[str | None], python: str) -> Network:
         """Start one node after the other."""
-        directory = self._make_directory()
-        authority = TestAuthority.make(directory / "authority")
+        authority = TestAuthority.make(self._directory / "authority")
         nodes: list[Node] = []
-        for kind in kinds:
+        for kind, database in zip(kinds, databases, strict=True):
             self._count += 1
             label = f"{kind.value}{self._count}"
-            database = (await self._make_postgres()).create_database(label) if postgres else None
+            directory, leaf = self._directory / label, authority.issue(label)
             client, federation, public = free_ports(3)
-            place = Place(
-                directory / label, client, federation, public, authority.issue(label), authority, database
-            )
+            place = Place(directory, client, federation, public, leaf, authority, database)
             server: Homeserver = (
                 SynapseServer.make(place, python) if kind is Kind.SYNAPSE else PlaitServer.make(place)
             )
-            node = Node(server, _proxy(place), Api(self._agent, place.client_url))
-            nodes.append(node)
+            nodes.append(Node(server, _proxy(place), Api(self._agent, place.client_url)))
             self._network = Network(tuple(nodes))
-            await node.start()
+            await nodes[-1].start()
         return Network(tuple(nodes))
-
-    def _make_directory(self) -> Path:
-        """Make the run's folder, and see to it that everything is ended and removed at exit."""
-        if self._directory is None:
-            self._directory = Path(tempfile.mkdtemp(prefix="plait-test-"))
-            self._directory.chmod(0o755)
-            atexit.register(lambda: _run_blocking(self._stop()))
-        return self._directory
-
-    async def _make_postgres(self) -> PostgresServer:
-        """Start PostgreSQL on first use."""
-        binaries = find_postgres()
-        if self._postgres is None and binaries is not None:
-            self._postgres = PostgresServer.make(self._make_directory() / "postgres", binaries, durable=False)
-            await self._postgres.start(sleep)
-        assert self._postgres is not None
-        return self._postgres
 
     async def _stop_network(self, sleep: Sleep) -> None:
         """End the network that is up."""
         if self._network is not None:
             await self._network.stop(sleep)
-            self._network = None
+            self._network = self._wanted = None
 
-    async def _stop(self) -> None:
+    def _stop_at_exit(self) -> None:
         """End everything, and remove the folder unless it is to be kept."""
-        await self._stop_network(_blocking_sleep)
-        if self._postgres is not None:
-            await self._postgres.program.stop(_blocking_sleep)
-        if self._directory is not None and not os.environ.get(KEEP):
+        _run_blocking(self._stop_network(_blocking_sleep))
+        if not os.environ.get(KEEP):
             shutil.rmtree(self._directory, ignore_errors=True)
 
 

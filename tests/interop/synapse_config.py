@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from tests.interop.places import Place
 
@@ -88,5 +88,11 @@ def _database(place: Place) -> dict[str, Any]:
     if place.database is None:
         return {"name": "sqlite3", "args": {"database": str(place.directory / "homeserver.db")}}
     url = urlsplit(place.database)
-    args = {"user": url.username, "host": url.hostname, "port": url.port, "dbname": url.path.lstrip("/")}
-    return {"name": "psycopg2", "args": {**args, "cp_min": 5, "cp_max": 10}}
+    args = {"user": url.username, "dbname": url.path.lstrip("/"), "host": url.hostname, "port": url.port}
+    args |= dict(parse_qsl(url.query))
+    settings = {key: value for key, value in args.items() if value is not None}
+    return {
+        "name": "psycopg2",
+        "args": {**settings, "cp_min": 5, "cp_max": 10},
+        "allow_unsafe_locale": True,
+    }

@@ -49,7 +49,7 @@ class NioContract:
             raise SkipTest("matrix-nio is not installed")
         network = await NETWORKS.get((Kind.PLAIT,), postgres=self.postgres)
         url = network.nodes[0].server.place.client_url
-        out, err, code = await getProcessOutputAndValue(  # type: ignore[no-untyped-call]  # Twisted's
+        out, err, code = await getProcessOutputAndValue(
             sys.executable,
             ["-m", "tests.interop.nio_scenarios", scenario, url],
             env=os.environ,
