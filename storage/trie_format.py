@@ -1,0 +1,183 @@
+"""How nodes of a state trie look as bytes, and how they are named.
+
+A tree maps keys to values. A key's *path* is a 128-bit hash of it. A tree of up to `LEAF_CAPACITY` entries
+is one leaf; a larger one is a branch of `FAN_OUT` slots, chosen by the next `BRANCH_BITS` bits of the path.
+Neighbouring slots whose entries fit in one leaf share that leaf (an aligned block of 2, 4, … slots), so
+leaves stay half full at least whatever the size of the tree. The shape depends on the entries alone:
+equal maps have equal names.
+
+    branch   0, bitmap of the slots at which a child begins, 16 bytes a child
+    numbers  1 or 2, depth, count, values (4 or 8 bytes each), keys
+    refs     3, depth, count, lengths of the values, values, keys
+
+All integers are little-endian; `depth` is the number of path bits that all entries of the leaf share by
+their place, so equal leaves in different places differ; keys are UTF-8, sorted, joined by U+0000, which
+they never contain. A node is named by the hash of its room and its bytes; the lowest bit of the
+name's first byte tells a leaf of numbers, so a collector need not read those.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+from typing import Generic, NewType, TypeVar
+
+from attrs import frozen
+
+V = TypeVar("V")
+
+NodeName = NewType("NodeName", bytes)
+"""The 16-byte name of a node, meaningful within its room alone."""
+
+NAME_BYTES = 16
+EMPTY = NodeName(bytes(NAME_BYTES))
+"""Names the tree without entries, which has no node."""
+
+LEAF_CAPACITY = 32
+BRANCH_BITS = 4
+FAN_OUT = 1 << BRANCH_BITS
+PATH_BITS = 128
+
+_BRANCH, _NUMBERS_4, _NUMBERS_8, _REFS = range(4)
+_BRANCH_HEAD = struct.Struct("<BH")
+_LEAF_HEAD = struct.Struct("<BBH")
+_LEAF_BIT = 1
+
+
+def name_of(room: bytes, data: bytes) -> NodeName:
+    """Name a node: the hash of its room (8 bytes) and its bytes, with the bit that tells its kind."""
+    digest = blake2b(room + data, digest_size=NAME_BYTES).digest()
+    first = digest[0] | _LEAF_BIT if data[0] in (_NUMBERS_4, _NUMBERS_8) else digest[0] & ~_LEAF_BIT
+    return NodeName(bytes((first,)) + digest[1:])
+
+
+def may_refer(name: NodeName) -> bool:
+    """Tell whether the node of this name may refer to others."""
+    return not name[0] & _LEAF_BIT
+
+
+def path_of(key: bytes) -> int:
+    """Give the path of a key, a number of `PATH_BITS` bits."""
+    return int.from_bytes(blake2b(key, digest_size=PATH_BITS // 8).digest(), "big")
+
+
+def is_branch(data: bytes) -> bool:
+    """Tell a branch from a leaf."""
+    return data[0] == _BRANCH
+
+
+def encode_branch(starts: Sequence[int], children: Sequence[NodeName]) -> bytes:
+    """Write a branch: the slot where each child begins, ascending from 0, and the children."""
+    bitmap = 0
+    for start in starts:
+        bitmap |= 1 << start
+    return _BRANCH_HEAD.pack(_BRANCH, bitmap) + b"".join(children)
+
+
+def decode_branch(data: bytes) -> tuple[list[int], list[NodeName]]:
+    """Read what `encode_branch` wrote."""
+    bitmap = _BRANCH_HEAD.unpack_from(data)[1]
+    return [slot for slot in range(FAN_OUT) if bitmap >> slot & 1], children_of(data)
+
+
+def children_of(data: bytes) -> list[NodeName]:
+    """List the children of a branch; `EMPTY` for slots without entries."""
+    return [NodeName(data[at : at + NAME_BYTES]) for at in range(_BRANCH_HEAD.size, len(data), NAME_BYTES)]
+
+
+def slots_of(data: bytes) -> list[NodeName]:
+    """List the child of each of the `FAN_OUT` slots."""
+    bitmap = _BRANCH_HEAD.unpack_from(data)[1]
+    children = children_of(data)
+    index, slots = -1, []
+    for slot in range(FAN_OUT):
+        index += bitmap >> slot & 1
+        slots.append(children[index])
+    return slots
+
+
+def slot_of(path: int, depth: int) -> int:
+    """Give the slot of a branch at `depth` (in bits) that a path leads through."""
+    return path >> PATH_BITS - BRANCH_BITS - depth & FAN_OUT - 1
+
+
+def child_index(data: bytes, slot: int) -> int:
+    """Give the place of a slot's child among the children of a branch."""
+    bitmap: int = _BRANCH_HEAD.unpack_from(data)[1]
+    return (bitmap & (2 << slot) - 1).bit_count() - 1
+
+
+def child_of(data: bytes, path: int, depth: int) -> NodeName:
+    """Give the child of a branch at `depth` (in bits) that a path leads to."""
+    at = _BRANCH_HEAD.size + NAME_BYTES * child_index(data, slot_of(path, depth))
+    return NodeName(data[at : at + NAME_BYTES])
+
+
+@frozen
+class Codec(Generic[V]):
+    """How a kind of leaf is written and read."""
+
+    encode: Callable[[dict[bytes, V], int], bytes]
+    decode: Callable[[bytes], dict[bytes, V]]
+
+
+def _encode_numbers(entries: dict[bytes, int], depth: int) -> bytes:
+    keys = sorted(entries)
+    values = [entries[key] for key in keys]
+    count = len(keys)
+    narrow = min(values) >= 0 and max(values) < 1 << 32
+    kind, letter = (_NUMBERS_4, "I") if narrow else (_NUMBERS_8, "q")
+    return struct.pack(f"<BBH{count}{letter}", kind, depth, count, *values) + b"\0".join(keys)
+
+
+def _decode_numbers(data: bytes) -> dict[bytes, int]:
+    kind, _, count = _LEAF_HEAD.unpack_from(data)
+    narrow = kind == _NUMBERS_4
+    values = struct.unpack_from(f"<{count}{'I' if narrow else 'q'}", data, _LEAF_HEAD.size)
+    keys = data[_LEAF_HEAD.size + count * (4 if narrow else 8) :].split(b"\0")
+    return dict(zip(keys, values, strict=True))
+
+
+def _encode_refs(entries: dict[bytes, bytes], depth: int) -> bytes:
+    keys = sorted(entries)
+    values = [entries[key] for key in keys]
+    head = struct.pack(f"<BBH{len(keys)}H", _REFS, depth, len(keys), *map(len, values))
+    return head + b"".join(values) + b"\0".join(keys)
+
+
+def _decode_refs(data: bytes) -> dict[bytes, bytes]:
+    _, _, count = _LEAF_HEAD.unpack_from(data)
+    at = _LEAF_HEAD.size + 2 * count
+    values = []
+    for length in struct.unpack_from(f"<{count}H", data, _LEAF_HEAD.size):
+        values.append(data[at : at + length])
+        at += length
+    return dict(zip(data[at:].split(b"\0"), values, strict=True))
+
+
+NUMBERS = Codec(_encode_numbers, _decode_numbers)
+"""Leaves that map keys to 64-bit signed numbers."""
+
+REFS = Codec(_encode_refs, _decode_refs)
+"""Leaves that map keys to references, byte strings shorter than 64 KiB."""
+
+
+def decode_all_numbers(leaves: Iterable[bytes]) -> tuple[bytes, list[int]]:
+    """Read many leaves of numbers at once: all keys, joined by U+0000, and all values, in the same order."""
+    narrow: list[bytes] = []
+    wide: list[bytes] = []
+    counts = [0, 0]
+    keys: tuple[list[bytes], list[bytes]] = ([], [])
+    for data in leaves:
+        is_wide = data[0] == _NUMBERS_8
+        count = data[2] | data[3] << 8
+        end = _LEAF_HEAD.size + count * (8 if is_wide else 4)
+        (wide if is_wide else narrow).append(data[_LEAF_HEAD.size : end])
+        counts[is_wide] += count
+        keys[is_wide].append(data[end:])
+    values = [
+        *struct.unpack(f"<{counts[0]}I", b"".join(narrow)),
+        *struct.unpack(f"<{counts[1]}q", b"".join(wide)),
+    ]
+    return b"\0".join(keys[0] + keys[1]), values
