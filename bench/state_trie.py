@@ -77,7 +77,7 @@ def memory_figures() -> dict[str, str]:
             top = applied.root
 
     changing = timed(change_one_by_one, 5)
-    applied = run(state_trie.apply(ROOM, root, {key: 300_000 for key in dice.sample(members, 2000)}))
+    applied = run(state_trie.apply(ROOM, root, dict.fromkeys(dice.sample(members, 2000), 300000)))
     nodes.update(applied.nodes)
     wanted = [("m.room.create", ""), ("m.room.kind3", ""), ("m.room.kind4", ""), members[77]]
     return {
@@ -96,7 +96,18 @@ def memory_figures() -> dict[str, str]:
 
 def compare() -> None:
     """Print the figures for several fan-outs and leaf sizes."""
-    for bits, capacity in ((3, 16), (3, 32), (4, 16), (4, 24), (4, 32), (4, 48), (4, 64), (5, 32), (5, 64)):
+    for bits, capacity in (
+        (3, 16),
+        (3, 32),
+        (4, 16),
+        (4, 24),
+        (4, 28),
+        (4, 32),
+        (4, 48),
+        (4, 64),
+        (5, 32),
+        (5, 64),
+    ):
         for module in (trie_format, trie_update, trie_walks):
             for name, value in (
                 ("BRANCH_BITS", bits),
@@ -125,7 +136,7 @@ async def database_figures(database: Database) -> dict[str, str]:
         return f"{statistics.median(result[0] for result in results):.2f} ({results[0][1]:,} entries)"
 
     applied = run_walk(
-        state_trie.apply(ROOM, root, {key: 300_000 for key in list(state)[:100_000:50]}),
+        state_trie.apply(ROOM, root, dict.fromkeys(list(state)[:100000:50], 300000)),
         lambda names: {name: nodes[name] for name in names},
     )
     await database.write(insert_nodes, ROOM, applied.nodes)

@@ -5,6 +5,11 @@ database thread, in one transaction, and its return value is what the caller awa
 objects the reactor mutates. SQL is one text for both engines: `?` placeholders; a `?` whose argument is
 a list or tuple expands to `(?, ?, …)`, so `WHERE event_nid IN ?` works on both (callers keep lists
 under 10,000 entries). `FOR UPDATE` is dropped by SQLite, whose write transactions are exclusive.
+
+A work may be run again after a lost connection or a deadlock, so it must have no effect but its
+transaction and its result, and must not use up its arguments. After a statement has failed, the
+transaction can neither go on nor commit. Text must be free of U+0000 (`storage.text.escape`). When too many
+jobs wait, `read` and `write` raise `protocol.errors.Unavailable`.
 """
 
 from __future__ import annotations

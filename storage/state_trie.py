@@ -53,6 +53,7 @@ EMBEDDED_BYTES = 256
 """A tree of one node of up to so many bytes stands in its reference."""
 
 _NAMED, _EMBEDDED = b"\0", b"\1"
+_NODES_AT_ONCE = 5_000
 _MEMBER = "m.room.member"
 
 Difference = dict[StateKey, tuple[int | None, int | None]]
@@ -184,9 +185,10 @@ def reachable(roots: Iterable[StateRoot], seen: set[NodeName]) -> Walk[None]:
         seen |= level
         inner = [name for name in level if may_refer(name)]
         level = set()
-        if inner:
-            nodes = yield NeedNodes(inner)
-            for name in inner:
+        for start in range(0, len(inner), _NODES_AT_ONCE):
+            part = inner[start : start + _NODES_AT_ONCE]
+            nodes = yield NeedNodes(part)
+            for name in part:
                 level.update(references(nodes[name]))
         level -= seen
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Generic, NewType, TypeVar
 
@@ -102,16 +103,33 @@ def slot_of(path: int, depth: int) -> int:
     return path >> PATH_BITS - BRANCH_BITS - depth & FAN_OUT - 1
 
 
-def child_index(data: bytes, slot: int) -> int:
-    """Give the place of a slot's child among the children of a branch."""
+def span_of(data: bytes, slot: int) -> tuple[int, int, int]:
+    """Give the child of a slot of a branch: its place among the children, its first slot, and how many."""
     bitmap: int = _BRANCH_HEAD.unpack_from(data)[1]
-    return (bitmap & (2 << slot) - 1).bit_count() - 1
+    upto = bitmap & (2 << slot) - 1
+    above = bitmap >> slot + 1
+    start = upto.bit_length() - 1
+    end = slot + (above & -above).bit_length() if above else FAN_OUT
+    return upto.bit_count() - 1, start, end - start
 
 
 def child_of(data: bytes, path: int, depth: int) -> NodeName:
     """Give the child of a branch at `depth` (in bits) that a path leads to."""
-    at = _BRANCH_HEAD.size + NAME_BYTES * child_index(data, slot_of(path, depth))
+    bitmap: int = _BRANCH_HEAD.unpack_from(data)[1]
+    index = (bitmap & (2 << slot_of(path, depth)) - 1).bit_count() - 1
+    return child_at(data, index)
+
+
+def child_at(data: bytes, index: int) -> NodeName:
+    """Give one of the children of a branch."""
+    at = _BRANCH_HEAD.size + NAME_BYTES * index
     return NodeName(data[at : at + NAME_BYTES])
+
+
+def with_child(data: bytes, index: int, child: NodeName) -> bytes:
+    """Give a branch with one of its children replaced."""
+    at = _BRANCH_HEAD.size + NAME_BYTES * index
+    return data[:at] + child + data[at + NAME_BYTES :]
 
 
 @frozen
@@ -147,6 +165,12 @@ def _encode_refs(entries: dict[bytes, bytes], depth: int) -> bytes:
 
 
 def _decode_refs(data: bytes) -> dict[bytes, bytes]:
+    return dict(_decoded_refs(data))
+
+
+@lru_cache(maxsize=64)
+def _decoded_refs(data: bytes) -> dict[bytes, bytes]:
+    """Read a leaf of references; cached, as every use of a room's state begins with the same one."""
     _, _, count = _LEAF_HEAD.unpack_from(data)
     at = _LEAF_HEAD.size + 2 * count
     values = []

@@ -27,7 +27,7 @@ ENTRY_OVERHEAD_BYTES = 200
 """What a cached node costs beside its bytes: key, name and the places in the table."""
 
 INSERT_NODES = "INSERT INTO state_nodes (room_nid, hash, data) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-"""Takes `node_rows`; nodes are written under the row lock of their room, with the row that names their root."""
+"""Takes `node_rows`; write nodes under the row lock of their room, with the row that names their root."""
 
 _SELECT = "SELECT hash, data FROM state_nodes WHERE room_nid = ? AND hash IN ?"
 

@@ -21,13 +21,15 @@ from storage.trie_format import (
     PATH_BITS,
     Codec,
     NodeName,
-    child_index,
+    child_at,
     decode_branch,
     encode_branch,
     is_branch,
     name_of,
     path_of,
     slot_of,
+    span_of,
+    with_child,
 )
 
 V = TypeVar("V")
@@ -81,12 +83,14 @@ class TreeUpdate(Generic[V]):
         self, data: bytes, depth: int, changes: Sequence[tuple[int, bytes, V | None]]
     ) -> Child[V]:
         """Change the children that `changes` lead to; cut those that outgrew a leaf, join what shrank."""
+        if len(changes) == 1 and (name := self._changed_in_place(data, depth, changes[0])) is not None:
+            return name
         starts, names = decode_branch(data)
         children: list[Child[V]] = list(names)
         groups: dict[int, list[tuple[int, bytes, V | None]]] = {}
         shrinks = False
         for change in changes:
-            groups.setdefault(child_index(data, slot_of(change[0], depth)), []).append(change)
+            groups.setdefault(span_of(data, slot_of(change[0], depth))[0], []).append(change)
             shrinks = shrinks or change[2] is None
         for index in sorted(groups, reverse=True):
             start, size = starts[index], _size(starts, index)
@@ -103,6 +107,21 @@ class TreeUpdate(Generic[V]):
             if len(children) == 1:
                 return children[0]
         return self._branch(starts, children, depth)
+
+    def _changed_in_place(
+        self, data: bytes, depth: int, change: tuple[int, bytes, V | None]
+    ) -> NodeName | None:
+        """Do one change that leaves the shape of the branch as it is; None when it does not."""
+        if change[2] is None:
+            return None
+        index, _, size = span_of(data, slot_of(change[0], depth))
+        below = depth + _bits(size)
+        child = self._changed(child_at(data, index), below, (change,))
+        if isinstance(child, dict):
+            if len(child) > LEAF_CAPACITY:
+                return None
+            child = self._leaf(child, below)
+        return self._node(with_child(data, index, child))
 
     def _join(self, starts: list[int], children: list[Child[V]]) -> None:
         """Join each rewritten leaf with its neighbour while both fit in one."""

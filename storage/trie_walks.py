@@ -147,6 +147,8 @@ def _slots_or_keep(have: Nodes, name: NodeName, leaves: dict[NodeName, bytes]) -
 
 def together(walks: Sequence[Walk[T]]) -> Walk[list[T]]:
     """Run walks in step, asking for what all of them need at once, and give their results in order."""
+    if len(walks) == 1:
+        return [(yield from walks[0])]
     results: dict[int, T] = {}
     needs: dict[int, NeedNodes] = {}
     for index, walk in enumerate(walks):

@@ -1,0 +1,78 @@
+"""SQL texts are read right: placeholders, lists, literals, comments, scripts."""
+
+from __future__ import annotations
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from storage.statements import (
+    array_literal,
+    expand_for_sqlite,
+    parse,
+    split_row_template,
+    split_rows,
+    split_script,
+)
+
+
+class ParseTests(SynchronousTestCase):
+    """`parse` and what it feeds."""
+
+    def test_marks_in_literals_and_comments_are_text(self) -> None:
+        """A `?` or `%` inside a literal, a quoted name or a comment is not a placeholder."""
+        sql = "SELECT '?''%', \"a?\" -- ?\nFROM t WHERE a = ? AND b LIKE '%x' AND c % 2 = ?"
+        parsed = parse(sql)
+        self.assertEqual(parsed.sqlite, sql)
+        self.assertEqual(parsed.postgres.replace("%%", "%").replace("%s", "?"), sql)
+        self.assertEqual(parsed.postgres.count("%s"), 2)
+        self.assertEqual(len(parsed.pieces), 3)
+
+    def test_lists(self) -> None:
+        """`IN ?` becomes placeholders on SQLite and an array on PostgreSQL."""
+        parsed = parse("SELECT 1 WHERE a IN ? AND b = ? AND c not  in ?")
+        self.assertEqual(parsed.postgres, "SELECT 1 WHERE a = ANY (%s) AND b = %s AND c <> ALL (%s)")
+        text, args = expand_for_sqlite(parsed, [[1, 2], "x", []])
+        self.assertEqual(text, "SELECT 1 WHERE a IN (?,?) AND b = ? AND c not  in ()")
+        self.assertEqual(args, [1, 2, "x"])
+
+    def test_long_lists_have_few_lengths(self) -> None:
+        """Lists up to 10,000 long are padded to less than thirty lengths, all within what SQLite binds."""
+        parsed = parse("SELECT 1 WHERE a IN ?")
+        lengths = set()
+        for count in [*range(1, 300), *range(300, 10_001, 97), 10_000]:
+            _, args = expand_for_sqlite(parsed, [list(range(count))])
+            self.assertEqual(set(args), set(range(count)))
+            lengths.add(len(args))
+        self.assertLess(len(lengths), 30)
+        self.assertLessEqual(max(lengths), 32_766)
+
+    def test_row_locks_are_dropped_on_sqlite(self) -> None:
+        """`FOR UPDATE` and its kin stand on PostgreSQL alone."""
+        for lock in (" FOR UPDATE", " for no key update of t skip locked", "\nFOR SHARE NOWAIT"):
+            parsed = parse(f"SELECT a FROM t{lock}")
+            self.assertEqual(parsed.sqlite, "SELECT a FROM t")
+            self.assertEqual(parsed.postgres, f"SELECT a FROM t{lock}")
+
+    def test_array_literals(self) -> None:
+        """Elements are quoted so that no text can end its literal."""
+        self.assertEqual(array_literal([1, None, True]), "{1,NULL,1}")
+        self.assertEqual(array_literal(['a"b\\', "NULL"]), '{"a\\"b\\\\","NULL"}')
+        self.assertEqual(array_literal([b"\0a"]), '{"\\\\x0061"}')
+        with self.assertRaises(TypeError):
+            array_literal([1.5])
+
+    def test_rows(self) -> None:
+        """`VALUES ?` and `VALUES (…)` are found where they are."""
+        self.assertEqual(
+            split_rows("INSERT INTO t VALUES ? RETURNING a"), ("INSERT INTO t VALUES ", " RETURNING a")
+        )
+        sql = "INSERT INTO t (a, b) VALUES (?, coalesce(?, 0)) ON CONFLICT (a) DO NOTHING"
+        parts = ("INSERT INTO t (a, b) VALUES ", "(?, coalesce(?, 0))", " ON CONFLICT (a) DO NOTHING")
+        self.assertEqual(split_row_template(sql), parts)
+        self.assertIsNone(split_row_template("UPDATE t SET a = ?"))
+        with self.assertRaises(ValueError):
+            split_rows("INSERT INTO t VALUES (?)")
+
+    def test_scripts(self) -> None:
+        """A script is cut at semicolons outside of literals, comments and dollar quotes."""
+        script = "-- one; two\nA ';' B; ;\n-- end\nC $$ x; y $$\n;-- tail;\n"
+        self.assertEqual(split_script(script), ["-- one; two\nA ';' B", "-- end\nC $$ x; y $$"])
