@@ -1,73 +1,68 @@
-"""Content hashes, reference hashes, and the IDs made of them.
+"""Content hashes, reference hashes, and the IDs that are made of them.
 
-Source: server-server-api.md, "Signing Events"; rooms/v3.md and v4.md, "Event IDs"; rooms/v12.md, "Room IDs".
+PDUs given here have had their numbers checked, by `events.build_event` or `checks.parse_pdu`.
+
+Source: server-server-api.md, "Calculating the content hash for an event" and "Calculating the reference
+hash for an event"; rooms/v3.md, v4.md and v12.md, "Event IDs".
 """
 
 from __future__ import annotations
 
-import hashlib
+from hashlib import sha256
 
-from protocol.canonical_json import JsonObject, encode, encode_lax
-from protocol.errors import BadJson
+from protocol.canonical_json import JsonObject, JsonValue, encode_checked, encode_lax
 from protocol.identifiers import EventID, RoomID
 from protocol.redaction import redact
 from protocol.room_versions import EventIdFormat, RoomVersion
 from protocol.signing import encode_base64, encode_base64_urlsafe
 
-_UNHASHED = frozenset({"unsigned", "signatures", "hashes"})
-_UNREFERENCED = frozenset({"unsigned", "signatures"})
+_NOT_IN_CONTENT_HASH = frozenset({"unsigned", "signatures", "hashes"})
 
 
-def event_bytes(pdu: JsonObject, version: RoomVersion) -> bytes:
-    """Give the canonical JSON of an event, as strict as its room version is.
-
-    Raises:
-        BadJson: the event cannot be written so.
-    """
-    return encode(pdu) if version.strict_json else encode_lax(pdu)
+def encode_pdu(pdu: JsonValue, version: RoomVersion) -> bytes:
+    """Write the canonical JSON of a PDU, or of a part of one, as its room version has it."""
+    return encode_checked(pdu) if version.strict_json else encode_lax(pdu)
 
 
 def content_hash(pdu: JsonObject, version: RoomVersion) -> bytes:
-    """Give the SHA-256 of the whole event without `unsigned`, `signatures` and `hashes`."""
-    bare = {key: value for key, value in pdu.items() if key not in _UNHASHED}
-    return hashlib.sha256(event_bytes(bare, version)).digest()
+    """Give the SHA-256 of the whole event as its sender wrote it."""
+    covered = {key: value for key, value in pdu.items() if key not in _NOT_IN_CONTENT_HASH}
+    return sha256(encode_pdu(covered, version)).digest()
 
 
 def essential_bytes(pdu: JsonObject, version: RoomVersion) -> bytes:
-    """Give what is signed, and hashed for reference: the redacted event without `signatures` and `unsigned`."""
-    bare = redact(pdu, version)
-    bare.pop("signatures", None)
-    if version.hashed_event_ids:
-        bare.pop("event_id", None)
-    return event_bytes(bare, version)
+    """Give the canonical JSON of the redacted PDU without its signatures: what is signed and referred to."""
+    kept = redact(pdu, version)
+    kept.pop("signatures", None)
+    return encode_pdu(kept, version)
 
 
 def reference_hash(pdu: JsonObject, version: RoomVersion) -> bytes:
-    """Give the SHA-256 by which other events refer to this one."""
-    return hashlib.sha256(essential_bytes(pdu, version)).digest()
-
-
-def event_id_from(essential: bytes, version: RoomVersion) -> EventID:
-    """Give the event ID that the essential bytes of an event make, for versions with hashed IDs."""
-    digest = hashlib.sha256(essential).digest()
-    urlsafe = version.event_id_format is EventIdFormat.HASH_URLSAFE
-    return EventID("$" + (encode_base64_urlsafe(digest) if urlsafe else encode_base64(digest)))
+    """Give the SHA-256 of the essential parts of an event, its `hashes` among them."""
+    return sha256(essential_bytes(pdu, version)).digest()
 
 
 def event_id_of(pdu: JsonObject, version: RoomVersion) -> EventID:
-    """Give the ID of an event.
-
-    Raises:
-        BadJson: it should bear its ID, and does not.
-    """
-    if version.hashed_event_ids:
-        return event_id_from(essential_bytes(pdu, version), version)
-    event_id = pdu.get("event_id")
-    if not isinstance(event_id, str):
-        raise BadJson("event_id: missing")
-    return EventID(event_id)
+    """Give the ID of an event: the one it names (versions 1 and 2), or the one made of its hash."""
+    if version.event_id_format is EventIdFormat.OPAQUE:
+        return EventID(pdu["event_id"])
+    return event_id_of_hash(reference_hash(pdu, version), version)
 
 
-def room_id_of_create(event_id: EventID) -> RoomID:
-    """Give the ID of the room that a create event makes, in versions where it is its hash."""
-    return RoomID("!" + event_id[1:])
+def event_id_of_hash(digest: bytes, version: RoomVersion) -> EventID:
+    """Give the event ID that is made of a reference hash."""
+    if version.event_id_format is EventIdFormat.HASH_STANDARD:
+        return EventID("$" + encode_base64(digest))
+    return EventID("$" + encode_base64_urlsafe(digest))
+
+
+def room_id_of_create(pdu: JsonObject, version: RoomVersion) -> RoomID:
+    """Give the ID of the room that a create event opens: its own in another guise, or the one it names."""
+    if version.room_id_is_create_hash:
+        return room_id_of_event_id(event_id_of(pdu, version))
+    return RoomID(pdu["room_id"])
+
+
+def room_id_of_event_id(create_id: EventID) -> RoomID:
+    """Give the room ID that the ID of a create event makes, from room version 12 on."""
+    return RoomID("!" + create_id[1:])

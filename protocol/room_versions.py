@@ -61,6 +61,8 @@ class RoomVersion:
     redaction: RedactionRules
     strict_json: bool = False
     """Floats and integers beyond ±(2^53 - 1) are refused."""
+    strict_byte_limits: bool = False
+    """Identifiers are measured in bytes alone; before, some of 255 code points but more bytes got about."""
     enforce_key_validity: bool = False
     """A signature counts only if its key was valid when the event was sent."""
     special_case_aliases_auth: bool = True
@@ -148,7 +150,12 @@ V8 = evolve(V7, id="8", redaction=_REDACTION_V8, restricted_join=True)
 V9 = evolve(V8, id="9", redaction=_REDACTION_V9)
 V10 = evolve(V9, id="10", integer_power_levels=True, knock_restricted_join=True)
 V11 = evolve(
-    V10, id="11", redaction=_REDACTION_V11, redacts_in_content=True, implicit_room_creator=True
+    V10,
+    id="11",
+    redaction=_REDACTION_V11,
+    strict_byte_limits=True,
+    redacts_in_content=True,
+    implicit_room_creator=True,
 )
 V12 = evolve(
     V11,
