@@ -1,9 +1,8 @@
-"""A private PostgreSQL on loopback, made for one run and thrown away after it."""
+"""A private PostgreSQL on loopback as it is shipped, durable, whose processes can be accounted for."""
 
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -16,44 +15,47 @@ from tests.interop.ports import free_ports
 from tests.interop.programs import Command, Program, Sleep
 
 UNPRIVILEGED_USER = "postgres"
-DEBIAN_BINARIES = Path("/usr/lib/postgresql")
-DATABASE_USER = "plait"
+DEBIAN_PROGRAMS = Path("/usr/lib/postgresql")
+DATABASE_USER = "bench"
 
 
-def find_postgres() -> Path | None:
-    """Find the newest PostgreSQL's program folder on this machine, or None."""
-    candidates = sorted(DEBIAN_BINARIES.glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
-    if candidates:
-        return candidates[-1].parent
+class NoPostgres(Exception):
+    """PostgreSQL is not installed here."""
+
+
+def find_postgres() -> Path:
+    """Find the folder of PostgreSQL's newest programs, or raise `NoPostgres`."""
+    folders = sorted(DEBIAN_PROGRAMS.glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    if folders:
+        return folders[-1].parent
     found = shutil.which("postgres")
-    return Path(found).resolve().parent if found else None
+    if found is None:
+        raise NoPostgres("PostgreSQL is not installed")
+    return Path(found).resolve().parent
 
 
 @frozen
 class PostgresServer:
-    """One PostgreSQL cluster in C locale and UTF-8, trusting loopback; databases are made on demand."""
+    """One cluster with default settings, in C locale and UTF-8, trusting loopback."""
 
     program: Program
     port: int
 
     @classmethod
-    def make(cls, directory: Path, binaries: Path, *, durable: bool) -> PostgresServer:
-        """Initialise a cluster in `directory`; without `durable` it never waits for the disk (tests)."""
-        directory.mkdir(parents=True, exist_ok=True)
-        user = _unprivileged_user()
+    def make(cls, directory: Path) -> PostgresServer:
+        """Initialise a cluster in `directory`; as root, under PostgreSQL's own account."""
+        programs = find_postgres()
+        directory.mkdir(parents=True)
+        user = UNPRIVILEGED_USER if os.geteuid() == 0 else None
         if user is not None:
             shutil.chown(directory, user)
-        data = directory / "data"
-        initdb = [str(binaries / "initdb"), "-D", str(data), "-U", DATABASE_USER, "-A", "trust", "-N"]
-        initdb += ["--locale=C", "--encoding=UTF8"]
-        subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, user=user, cwd=directory)
+        data = str(directory / "data")
+        initdb = [str(programs / "initdb"), "-D", data, "-U", DATABASE_USER, "-A", "trust"]
+        locale = ["--locale=C", "--encoding=UTF8"]
+        subprocess.run([*initdb, *locale], check=True, stdout=subprocess.DEVNULL, user=user, cwd=directory)
         (port,) = free_ports(1)
-        argv = [str(binaries / "postgres"), "-D", str(data), "-p", str(port)]
-        settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
-        if not durable:
-            settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-        for key, value in settings.items():
-            argv += ["-c", f"{key}={value}"]
+        argv = [str(programs / "postgres"), "-D", data, "-p", str(port)]
+        argv += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
         log = directory / "postgres.log"
         return cls(Program(Command(argv, directory, log, user=user, stop_signal=signal.SIGINT)), port)
 
@@ -64,31 +66,23 @@ class PostgresServer:
 
     def create_database(self, name: str) -> str:
         """Create an empty database and give its DSN."""
-        connection = psycopg2.connect(self.dsn("postgres"))
+        connection = psycopg2.connect(self._dsn("postgres"))
         try:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute(f'CREATE DATABASE "{name}"')
         finally:
             connection.close()
-        return self.dsn(name)
+        return self._dsn(name)
 
-    def dsn(self, name: str) -> str:
-        """Give the DSN of a database, as `postgresql://…`."""
+    def _dsn(self, name: str) -> str:
+        """Give the DSN of a database."""
         return f"postgresql://{DATABASE_USER}@127.0.0.1:{self.port}/{name}"
 
     def _answers(self) -> bool:
         """Tell whether a connection can be opened."""
         try:
-            psycopg2.connect(self.dsn("postgres"), connect_timeout=1).close()
+            psycopg2.connect(self._dsn("postgres"), connect_timeout=1).close()
         except psycopg2.OperationalError:
             return False
         return True
-
-
-def _unprivileged_user() -> str | None:
-    """Give the account PostgreSQL must run as when we are root, which it refuses to be."""
-    if os.geteuid() != 0:
-        return None
-    pwd.getpwnam(UNPRIVILEGED_USER)
-    return UNPRIVILEGED_USER
