@@ -30,6 +30,7 @@ from tests.storage.helpers import postgres_server
 
 ROOM = 1
 MEMBERS = 100_000
+SHAPES = ((3, 16), (3, 32), (4, 16), (4, 24), (4, 28), (4, 32), (4, 48), (4, 64), (5, 32), (5, 64))
 
 
 def timed(work: Callable[[], object], runs: int = 7) -> float:
@@ -96,7 +97,7 @@ def memory_figures() -> dict[str, str]:
 
 def compare() -> None:
     """Print the figures for several fan-outs and leaf sizes."""
-    for bits, capacity in (
+    for bits, capacity in SHAPES:
         (3, 16),
         (3, 32),
         (4, 16),

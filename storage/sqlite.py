@@ -17,7 +17,14 @@ from typing import Any, NoReturn, TypeVar
 from attrs import define, field
 from twisted.internet.interfaces import IReactorFromThreads
 
-from storage.database import DatabaseGone, Dialect, IntegrityError, Row, UnknownOutcome
+from storage.database import (
+    DatabaseGone,
+    Dialect,
+    IntegrityError,
+    Row,
+    UnknownOutcome,
+    is_single_statement,
+)
 from storage.statements import (
     SQLITE_MAX_VARIABLES,
     expand_for_sqlite,
@@ -49,7 +56,9 @@ class SqliteTransaction:
     """One open transaction; see `storage.database.Transaction`."""
 
     _cursor: sqlite3.Cursor
+    _single: bool = False
     failure: BaseException | None = None
+    _begun: bool = field(default=False, init=False)
 
     @property
     def dialect(self) -> Dialect:
@@ -108,7 +117,10 @@ class SqliteTransaction:
             self._fail(error)
 
     def _check(self) -> None:
-        """Refuse to go on after a failure, as PostgreSQL does."""
+        """Refuse to go on after a failure, as PostgreSQL does, or after the only statement."""
+        if self._single and self._begun:
+            raise RuntimeError("a work marked `single_statement` ran two")
+        self._begun = True
         if self.failure is not None:
             raise IntegrityError("an earlier statement of this transaction failed") from self.failure
 
@@ -155,7 +167,7 @@ class SqliteSession:
         """Run a job in a transaction; a write commits before this returns."""
         connection = self._connect()
         cursor = connection.cursor()
-        transaction = SqliteTransaction(cursor)
+        transaction = SqliteTransaction(cursor, not self._writes and is_single_statement(work))
         self._begin(cursor)
         try:
             result = work(transaction, *args, **kwargs)

@@ -96,7 +96,7 @@ def _start(initdb: str, postgres: str) -> PostgresServer:
     settings = ["listen_addresses=", "fsync=off", "max_connections=200", "full_page_writes=off"]
     options = [part for setting in settings for part in ("-c", setting)]
     log = (folder / "log").open("wb")
-    # PostgreSQL is the direct child (`setpriv` and `setuidgid` style): signals reach it.
+    # The server is our direct child, so that a signal reaches it.
     server = subprocess.Popen(
         [postgres, "-D", data, "-k", str(folder), *options],
         stdout=log,

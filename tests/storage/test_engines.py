@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from protocol.errors import Unavailable
-from storage.database import Database, DatabaseGone, IntegrityError, Transaction
+from storage.database import Database, DatabaseGone, IntegrityError, Transaction, single_statement
 from storage.engines import open_database
 from storage.workers import Workers
 from tests.storage.helpers import REACTOR, PostgresCase, SqliteCase
@@ -178,6 +178,16 @@ class DatabaseContract:
         with self.assertRaises(Exception):  # noqa: B017  # the driver's own error: a bug of the caller
             await self.database.read(put, (1, "x", b""))
         self.assertEqual(await self.database.read(rows_of), [])
+
+    async def test_a_single_statement(self) -> None:
+        """A work marked as a single statement reads like others, cannot write, and cannot run two."""
+        await self.fill((1, "x", b""))
+        self.assertEqual(await self.database.read(single_statement(lambda tx: rows_of(tx))), [(1, "x", b"")])
+        with self.assertRaises(Exception):  # noqa: B017  # the driver's own error: a bug of the caller
+            await self.database.read(single_statement(lambda tx: put(tx, (2, "y", b""))))
+        with self.assertRaisesRegex(RuntimeError, "single_statement"):
+            await self.database.read(single_statement(lambda tx: (rows_of(tx), rows_of(tx))))
+        self.assertEqual(await self.database.read(rows_of), [(1, "x", b"")])
 
     async def test_many_jobs_at_once(self) -> None:
         """Many concurrent reads and writes all finish, each with its own result."""
