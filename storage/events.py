@@ -73,14 +73,6 @@ _CLOCKS = (
     " (SELECT max(t.number) FROM events AS t WHERE t.room_nid = e.room_nid AND t.chain = e.chain)"
     " FROM events AS e WHERE e.room_nid = ? AND e.event_nid IN ? AND e.chain IS NOT NULL"
 )
-_EARLIER = (
-    f"SELECT {_COLUMNS} FROM events WHERE room_nid = ? AND status = 0 AND (depth, event_nid) < (?, ?)"
-    " ORDER BY depth DESC, event_nid DESC LIMIT ?"
-)
-_LATER = (
-    f"SELECT {_COLUMNS} FROM events WHERE room_nid = ? AND status = 0 AND (depth, event_nid) > (?, ?)"
-    " ORDER BY depth, event_nid LIMIT ?"
-)
 _REDACTIONS_OF = """
     SELECT target_id, redaction_nid FROM redactions WHERE room_nid = ? AND target_id IN ? ORDER BY redaction_nid
 """
@@ -148,16 +140,6 @@ def clocks(tx: Transaction, room_nid: int, event_nids: Sequence[int]) -> list[Cl
     if not event_nids:
         return []
     return [ClockRow._make(row) for row in tx.all(_CLOCKS, (room_nid, list(event_nids)))]
-
-
-def earlier(tx: Transaction, room_nid: int, before: tuple[int, int], limit: int) -> list[EventRow]:
-    """Read accepted events before a place (depth, event nid) in history, newest first."""
-    return [EventRow._make(row) for row in tx.all(_EARLIER, (room_nid, *before, limit))]
-
-
-def later(tx: Transaction, room_nid: int, after: tuple[int, int], limit: int) -> list[EventRow]:
-    """Read accepted events after a place (depth, event nid) in history, oldest first."""
-    return [EventRow._make(row) for row in tx.all(_LATER, (room_nid, *after, limit))]
 
 
 def redactions_of(tx: Transaction, room_nid: int, event_ids: Sequence[str]) -> list[tuple[str, int]]:

@@ -50,6 +50,8 @@ class Kind(IntEnum):
     DEVICE_LIST = 16
     PROFILE = 17
     UNREAD = 18
+    OUTBOUND_EDU = 19
+    """An EDU waits for another server; ref = its number in `outbound_edus`, payload = the server's name."""
 
 
 class Flag(IntFlag):

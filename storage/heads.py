@@ -34,7 +34,7 @@ _COMPARE_AND_SET = """
 """
 _COLUMNS = "room_nid, head_seq, extremities, root, depth"
 _GET = f"SELECT {_COLUMNS} FROM room_heads WHERE room_nid IN ?"
-_LOCK = f"SELECT {_COLUMNS} FROM room_heads WHERE room_nid = ? FOR UPDATE"
+_LOCK = f"SELECT {_COLUMNS} FROM room_heads WHERE room_nid IN ? ORDER BY room_nid FOR UPDATE"
 
 
 @frozen
@@ -92,7 +92,7 @@ def get(tx: Transaction, room_nids: Sequence[int]) -> dict[int, HeadRow]:
     return {row[0]: _head(row) for row in tx.all(_GET, (list(room_nids),))} if room_nids else {}
 
 
-def lock(tx: Transaction, room_nid: int) -> HeadRow | None:
-    """Read one head and hold the room until the transaction ends."""
-    row = tx.one(_LOCK, (room_nid,))
-    return None if row is None else _head(row)
+def lock(tx: Transaction, room_nids: Iterable[int]) -> dict[int, HeadRow]:
+    """Read heads and hold their rooms until the transaction ends, taking rooms in ascending order."""
+    wanted = sorted(set(room_nids))
+    return {row[0]: _head(row) for row in tx.all(_LOCK, (wanted,))} if wanted else {}

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from attrs import frozen
 
 from storage.database import Row, Transaction
-from storage.text import escape
+from storage.rows import Rows, Statement
+from storage.text import escape, unescape
 
 _CLAIM = (
-    "INSERT INTO transactions (user_nid, device_id, key, txn_id, room_nid, event_nid, event_id, ts)"
+    "INSERT INTO transactions (user_nid, device_id, key, room_nid, event_nid, event_id, ts)"
     " VALUES ? ON CONFLICT DO NOTHING RETURNING user_nid, device_id, key"
 )
 _FIND = (
@@ -24,24 +26,38 @@ _FIND = (
 )
 _WITHDRAW = "DELETE FROM transactions WHERE user_nid = ? AND device_id = ? AND key = ?"
 _OF_EVENTS = (
-    "SELECT event_nid, user_nid, device_id, txn_id FROM transactions WHERE room_nid = ? AND event_nid IN ?"
+    "SELECT event_nid, user_nid, device_id, key FROM transactions WHERE room_nid = ? AND event_nid IN ?"
+)
+_COMPLETE = Statement(
+    "INSERT INTO transactions (user_nid, device_id, key, room_nid, event_nid, event_id, ts)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (user_nid, device_id, key) DO UPDATE"
+    " SET room_nid = excluded.room_nid, event_nid = excluded.event_nid, event_id = excluded.event_id"
 )
 _EXPIRE = "DELETE FROM transactions WHERE ts < ?"
 
 
-@frozen
-class TransactionKey:
+class TransactionKey(NamedTuple):
     """What makes a request the same request: who asks, from which device, for what."""
 
     user_nid: int
     device_id: str
-    endpoint: tuple[str, ...]
-    """The endpoint's name and its path parameters but the transaction ID, decoded."""
-    txn_id: str
+    key: str
+    """Endpoint, path parameters and transaction ID, kept apart by JSON's quoting; see `of`."""
 
-    def row(self) -> tuple[int, str, str]:
-        """Give the primary key; the parts are kept apart by JSON's quoting, so that none can pose as two."""
-        return (self.user_nid, escape(self.device_id), json.dumps([*self.endpoint, self.txn_id]))
+    @classmethod
+    def of(cls, user_nid: int, device_id: str, endpoint: Sequence[str], txn_id: str) -> TransactionKey:
+        """Make the key of a request.
+
+        `endpoint` is the endpoint's name and its decoded path parameters except the transaction ID, such
+        as `("send", room_id, event_type)`; the quoting lets no part pose as two.
+        """
+        return cls(user_nid, escape(device_id), json.dumps([*endpoint, txn_id], ensure_ascii=True))
+
+    @property
+    def txn_id(self) -> str:
+        """Give the client's transaction ID."""
+        txn_id: str = json.loads(self.key)[-1]
+        return txn_id
 
 
 @frozen
@@ -55,9 +71,8 @@ class Claim:
     event_id: str | None = None
 
     def row(self) -> Row:
-        """Give the whole row; `txn_id` is JSON text, so that it survives any character."""
-        txn_id = json.dumps(self.key.txn_id)
-        return (*self.key.row(), txn_id, self.room_nid, self.event_nid, self.event_id, self.ts)
+        """Give the whole row."""
+        return (*self.key, self.room_nid, self.event_nid, self.event_id, self.ts)
 
 
 @frozen
@@ -69,22 +84,27 @@ class Used:
     event_id: str | None
 
 
-def claim(tx: Transaction, claims: Sequence[Claim]) -> set[tuple[int, str, str]]:
+def claim(tx: Transaction, claims: Sequence[Claim]) -> set[TransactionKey]:
     """Take all keys that are free, in the order of the keys, and give those taken now."""
     rows = sorted((each.row() for each in claims), key=lambda row: row[:3])
-    return {(row[0], row[1], row[2]) for row in tx.values(_CLAIM, rows)}
+    return {TransactionKey._make(row) for row in tx.values(_CLAIM, rows)}
+
+
+def completed_rows(claims: Iterable[Claim]) -> Rows:
+    """Give rows that tell which events claimed keys have led to, where that was unknown when claiming."""
+    return Rows(_COMPLETE, tuple(each.row() for each in claims))
 
 
 def find(tx: Transaction, key: TransactionKey) -> Used | None:
     """Look a key up."""
-    row = tx.one(_FIND, key.row())
+    row = tx.one(_FIND, key)
     return None if row is None else Used(*row)
 
 
 def withdraw(tx: Transaction, keys: Iterable[TransactionKey]) -> None:
     """Give back keys claimed in this transaction, whose writes leave it."""
     for key in keys:
-        tx.execute(_WITHDRAW, key.row())
+        tx.execute(_WITHDRAW, key)
 
 
 def transaction_ids(
@@ -92,7 +112,10 @@ def transaction_ids(
 ) -> dict[int, tuple[int, str, str]]:
     """Give (user nid, device, transaction ID) for each of the room's events that was sent with one."""
     found = tx.all(_OF_EVENTS, (room_nid, list(event_nids))) if event_nids else []
-    return {event_nid: (user_nid, device, json.loads(txn)) for event_nid, user_nid, device, txn in found}
+    return {
+        event_nid: (user_nid, unescape(device), json.loads(key)[-1])
+        for event_nid, user_nid, device, key in found
+    }
 
 
 def expire(tx: Transaction, before: int) -> int:

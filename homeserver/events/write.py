@@ -6,7 +6,8 @@ Whatever bears a position in the feed is a `Write`: events, receipts, account da
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence, Set
+from typing import Protocol
 
 from attrs import frozen
 
@@ -16,9 +17,10 @@ from storage.database import DatabaseGone, Transaction
 from storage.feed import Entry, NewEntry
 from storage.heads import HeadRow, HeadUpdate
 from storage.rows import Rows
-from storage.transactions import Claim
+from storage.transactions import Claim, TransactionKey
 
 __all__ = [
+    "Build",
     "Committed",
     "DatabaseGone",
     "HeadMoved",
@@ -42,17 +44,39 @@ class Write:
     """Bytes of the wide rows, roughly: batches are bounded by it."""
 
 
-@frozen(eq=False)
-class LockedWrite:
-    """Writes to one room that are built while the room's head is locked: the second try of a loser.
+class Build(Protocol):
+    """Makes writes to one room while the room is locked.
 
-    `build` runs on a database thread; it may use the transaction and its own arguments alone. Each
-    outcome is a write that goes in, or the error of a piece that no longer passes.
+    It runs on a database thread, perhaps more than once (a batch may be tried again), and uses nothing
+    that the reactor changes.
     """
 
-    room_nid: int
-    build: Callable[[Transaction, HeadRow], Sequence[Write | Exception]]
-    count: int = 1
+    @property
+    def claims(self) -> Sequence[Claim]:
+        """Give the transaction IDs it needs, claimed before the room is locked; events are not known yet."""
+        ...
+
+    def build(
+        self, tx: Transaction, head: HeadRow | None, taken: Set[TransactionKey]
+    ) -> Sequence[Write | Exception]:
+        """Give for each piece the write that goes in (each on the one before), or why it does not.
+
+        `head` is None if the room has no head; `taken` are the claims that were free.
+        """
+        ...
+
+
+class LockedWrite(Protocol):
+    """Writes that are built only when the persister's turn comes to them: the second try of a loser."""
+
+    @property
+    def room_nid(self) -> int:
+        """Give the one room it writes to."""
+        ...
+
+    def begin(self) -> Build:
+        """Collect what is to be built; called on the reactor, once, when a batch takes it in."""
+        ...
 
 
 @frozen(eq=False)

@@ -140,8 +140,7 @@ CREATE TABLE gaps (
 CREATE TABLE transactions (
     user_nid BIGINT NOT NULL,
     device_id TEXT NOT NULL,
-    key TEXT NOT NULL,            -- endpoint with its path parameters, and the transaction ID
-    txn_id TEXT NOT NULL,
+    key TEXT NOT NULL,            -- JSON list: endpoint, its path parameters, transaction ID
     room_nid BIGINT,
     event_nid BIGINT,
     event_id TEXT,                -- the event sent; NULL: another kind of request

@@ -1,0 +1,165 @@
+"""One group commit, as it runs on a database thread: few statements for many writes.
+
+In this order, which is also the order of locks: (1) transaction IDs are claimed; (2) rooms are locked in
+ascending order by the compare-and-set of their heads; (3) wide rows are written, each statement once for
+all writes; (4) the feed's entries get their positions. A room that loses (1) or (2) leaves the batch whole.
+Pure but for the transaction: nothing here touches what the reactor changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+
+from attrs import define, evolve, field, frozen
+
+from homeserver.events.write import Build, HeadMoved, TransactionRepeated, Write
+from protocol.identifiers import EventID
+from storage import feed, heads, transactions
+from storage.database import Transaction
+from storage.feed import NewEntry
+from storage.heads import HeadRow, HeadUpdate
+from storage.rows import run_all
+from storage.transactions import TransactionKey
+
+Outcome = Write | Exception
+"""What became of a piece: the write that is in the batch, or why it is not."""
+
+
+@frozen(eq=False)
+class Batch:
+    """What is to be committed in one transaction; `builds` are for rooms that no write here touches."""
+
+    writes: tuple[Write, ...]
+    builds: tuple[tuple[int, Build], ...]
+    """(room nid, build)."""
+
+
+@frozen(eq=False)
+class Result:
+    """What became of each piece of a batch, in order."""
+
+    writes: list[Outcome]
+    builds: list[list[Outcome]]
+    entries: list[NewEntry]
+    first_pos: int
+    """The position of the first of `entries`."""
+
+
+@define(eq=False)
+class Attempt:
+    """Where the thread leaves the result before COMMIT, so that it is known if the outcome is not."""
+
+    result: Result | None = field(default=None)
+
+
+def commit_batch(tx: Transaction, batch: Batch, writer: str, attempt: Attempt) -> Result:
+    """Write `batch`; raises what the database raises, and then nothing of it is written."""
+    outcomes: list[Outcome] = list(batch.writes)
+    taken = _claim(tx, batch, outcomes)
+    locked = _lock_builds(tx, batch)
+    _move_heads(tx, batch, outcomes)
+    _withdraw(tx, batch, outcomes, taken)
+    built = [_run_build(tx, room_nid, build, locked, taken) for room_nid, build in batch.builds]
+    kept = [outcome for outcome in outcomes if isinstance(outcome, Write)]
+    kept += [outcome for each in built for outcome in each if isinstance(outcome, Write)]
+    run_all(tx, (rows for write in kept for rows in write.rows))
+    entries = [entry for write in kept for entry in write.entries]
+    first_pos = feed.append(tx, entries, writer) if entries else 0
+    attempt.result = Result(outcomes, built, entries, first_pos)
+    return attempt.result
+
+
+def _claim(tx: Transaction, batch: Batch, outcomes: list[Outcome]) -> Set[TransactionKey]:
+    """Claim all transaction IDs; writes whose ID is used leave, and so does whatever is built on them."""
+    claims = [write.txn for write in batch.writes if write.txn is not None]
+    claims += [claim for _, build in batch.builds for claim in build.claims]
+    if not claims:
+        return frozenset()
+    taken = transactions.claim(tx, claims)
+    free = set(taken)
+    for index, write in enumerate(batch.writes):
+        if write.txn is None:
+            continue
+        if write.txn.key in free:
+            free.remove(write.txn.key)
+        elif write.txn.key in taken:
+            outcomes[index] = HeadMoved()  # its twin in this batch may yet leave it
+        else:
+            outcomes[index] = repeated(tx, write.txn.key)
+    return taken
+
+
+def repeated(tx: Transaction, key: TransactionKey) -> TransactionRepeated:
+    """Say what the first request with this key has led to."""
+    used = transactions.find(tx, key)
+    known = used is not None and used.event_id is not None
+    return TransactionRepeated(EventID(used.event_id) if known else None)  # type: ignore[union-attr, arg-type]
+
+
+def _lock_builds(tx: Transaction, batch: Batch) -> dict[int, HeadRow]:
+    """Lock the rooms of builds, and with them, to keep the order, those of all writes."""
+    if not batch.builds:
+        return {}
+    rooms = {room_nid for room_nid, _ in batch.builds}
+    rooms |= {write.head.room_nid for write in batch.writes if write.head is not None}
+    return heads.lock(tx, rooms)
+
+
+def _move_heads(tx: Transaction, batch: Batch, outcomes: list[Outcome]) -> None:
+    """Fold the writes of each room into one head, set all heads at once, and turn losers out.
+
+    What follows a write that has left is built on nothing, even if its `head_seq` happens to match.
+    """
+    folded: dict[int, HeadUpdate] = {}
+    broken: set[int] = set()
+    for index, write in enumerate(batch.writes):
+        head = write.head
+        if head is None:
+            continue
+        earlier = folded.get(head.room_nid)
+        stands = isinstance(outcomes[index], Write) and head.room_nid not in broken
+        if stands and (earlier is None or earlier.mark.seq == head.expected):
+            folded[head.room_nid] = head if earlier is None else evolve(head, expected=earlier.expected)
+        else:
+            broken.add(head.room_nid)
+            outcomes[index] = HeadMoved() if isinstance(outcomes[index], Write) else outcomes[index]
+    lost = folded.keys() - (heads.compare_and_set(tx, folded.values()) if folded else set())
+    for index, write in enumerate(batch.writes):
+        if write.head is not None and write.head.room_nid in lost and isinstance(outcomes[index], Write):
+            outcomes[index] = HeadMoved()
+
+
+def _withdraw(tx: Transaction, batch: Batch, outcomes: Sequence[Outcome], taken: Set[TransactionKey]) -> None:
+    """Give back the transaction IDs of writes that left because their room lost."""
+    lost = [
+        write.txn.key
+        for write, outcome in zip(batch.writes, outcomes, strict=True)
+        if write.txn is not None and isinstance(outcome, HeadMoved) and write.txn.key in taken
+    ]
+    if lost:
+        transactions.withdraw(tx, lost)
+
+
+def _run_build(
+    tx: Transaction,
+    room_nid: int,
+    build: Build,
+    locked: dict[int, HeadRow],
+    taken: Set[TransactionKey],
+) -> list[Outcome]:
+    """Build the writes of one locked room, set its head and give back the IDs that led to no event."""
+    outcomes = list(build.build(tx, locked.get(room_nid), taken))
+    written = [outcome for outcome in outcomes if isinstance(outcome, Write)]
+    heads_written = [write.head for write in written if write.head is not None]
+    if heads_written:
+        folded = evolve(heads_written[-1], expected=heads_written[0].expected)
+        won = heads.compare_and_set(tx, (folded,))
+        assert won, "a locked head cannot move"
+    completed = [write.txn for write in written if write.txn is not None]
+    if completed:
+        run_all(tx, (transactions.completed_rows(completed),))
+    used = {claim.key for claim in completed}
+    unused = [claim.key for claim in build.claims if claim.key in taken and claim.key not in used]
+    if unused:
+        transactions.withdraw(tx, unused)
+    return outcomes

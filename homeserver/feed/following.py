@@ -1,0 +1,59 @@
+"""Follow other writers: catch up when the database says that the feed moved, and now and then anyhow.
+
+Only for several workers on one PostgreSQL; a lone process hears of everything from its own commits.
+"""
+
+from __future__ import annotations
+
+from homeserver.background import run_in_background
+from homeserver.clock import Clock, Timer
+from homeserver.feed.tail import Feed
+
+POLL_SECONDS = 0.25
+
+
+class Follower:
+    """Keep a feed's tail up to date with the database."""
+
+    def __init__(self, feed: Feed, clock: Clock, poll_seconds: float = POLL_SECONDS) -> None:
+        """Poll every `poll_seconds`, besides what `moved` tells."""
+        self._feed = feed
+        self._clock = clock
+        self._poll_seconds = poll_seconds
+        self._timer: Timer | None = None
+        self._reading = False
+        self._again = False
+        self._stopped = True
+
+    def start(self) -> None:
+        """Begin to poll."""
+        self._stopped = False
+        self.moved()
+
+    def stop(self) -> None:
+        """Poll no more."""
+        self._stopped = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+
+    def moved(self) -> None:
+        """Catch up now; a call during a reading makes another one follow it."""
+        self._again = True
+        if not self._reading and not self._stopped:
+            self._reading = True
+            run_in_background(self._read(), "following the feed")
+
+    async def _read(self) -> None:
+        try:
+            while self._again and not self._stopped:
+                self._again = False
+                await self._feed.catch_up()
+        finally:
+            self._reading = False
+            self._rest()
+
+    def _rest(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        if not self._stopped:
+            self._timer = self._clock.call_later(self._poll_seconds, self.moved)
