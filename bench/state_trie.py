@@ -98,17 +98,6 @@ def memory_figures() -> dict[str, str]:
 def compare() -> None:
     """Print the figures for several fan-outs and leaf sizes."""
     for bits, capacity in SHAPES:
-        (3, 16),
-        (3, 32),
-        (4, 16),
-        (4, 24),
-        (4, 28),
-        (4, 32),
-        (4, 48),
-        (4, 64),
-        (5, 32),
-        (5, 64),
-    ):
         for module in (trie_format, trie_update, trie_walks):
             for name, value in (
                 ("BRANCH_BITS", bits),
