@@ -52,7 +52,7 @@ class _Protocol(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes in, and wake who waits when the answer is whole."""
         self._received += data
-        answer = _take_answer(self._received)
+        answer = take_answer(self._received)
         if answer is not None and self.waiting is not None and not self.waiting.done():
             self.waiting.set_result(answer)
 
@@ -96,7 +96,7 @@ class Connection:
         self._protocol = None
 
 
-def _take_answer(received: bytearray) -> Answer | None:
+def take_answer(received: bytearray) -> Answer | None:
     """Remove one whole answer from what was received, or give None when more must come."""
     head_end = received.find(HEAD_END)
     if head_end < 0:

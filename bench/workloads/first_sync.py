@@ -12,7 +12,7 @@ from bench.workloads.workload import Workload
 
 MEMBERS = 10
 SAMPLES = 3
-MESSAGES = 3
+MESSAGES = 10
 
 
 async def play(stage: Stage) -> Figures:
