@@ -20,9 +20,9 @@ from protocol.canonical_json import JsonObject, check_numbers, decode_own
 from protocol.errors import EventTooLarge
 from protocol.hashes import content_hash, encode_pdu, essential_bytes, event_id_of_hash, room_id_of_event_id
 from protocol.identifiers import EventID, RoomID, ServerName, StateKey, UserID
-from protocol.limits import MAX_EVENT_BYTES, MAX_ID_BYTES, MAX_INTEGER
-from protocol.room_versions import EventIdFormat, RoomVersion
-from protocol.signing import SigningKey, encode_base64, encode_base64_urlsafe
+from protocol.limits import MAX_DEPTH, MAX_EVENT_BYTES, MAX_ID_BYTES, MAX_INTEGER
+from protocol.room_versions import RoomVersion
+from protocol.signing import SigningKey, add_signature, encode_base64, encode_base64_urlsafe
 
 _set = object.__setattr__
 
@@ -43,7 +43,7 @@ class Event:
     state_key: str | None
     origin_server_ts: int = field(repr=False)
     depth: int = field(repr=False)
-    """As its sender claims; nothing may rest on it."""
+    """As its sender claims, but at most `MAX_DEPTH`; nothing may rest on it."""
     prev_events: tuple[EventID, ...] = field(repr=False)
     auth_events: tuple[EventID, ...] = field(repr=False)
     redacts: EventID | None = field(repr=False)
@@ -134,8 +134,8 @@ def load_event(raw: bytes, version: RoomVersion, *, event_id: EventID, room_id: 
         intern(envelope.type),
         UserID(intern(envelope.sender)),
         envelope.state_key,
-        envelope.origin_server_ts,
-        envelope.depth,
+        clamp(envelope.origin_server_ts),
+        clamp(envelope.depth),
         referenced_ids(envelope.prev_events, version),
         referenced_ids(envelope.auth_events, version),
         redacts,
@@ -143,9 +143,14 @@ def load_event(raw: bytes, version: RoomVersion, *, event_id: EventID, room_id: 
     )
 
 
+def clamp(number: int) -> int:
+    """Bring a time or depth of an old room into the range of integers that all parts can hold."""
+    return max(-MAX_INTEGER, min(number, MAX_INTEGER))
+
+
 def referenced_ids(references: list[Any], version: RoomVersion) -> tuple[EventID, ...]:
     """Give the event IDs of `prev_events` or `auth_events`, which in versions 1 and 2 stand beside hashes."""
-    if version.event_id_format is EventIdFormat.OPAQUE:
+    if version.pairs_in_references:
         return tuple([reference[0] for reference in references])
     return tuple(references)
 
@@ -168,8 +173,8 @@ def event_of(pdu: JsonObject, raw: bytes, version: RoomVersion, event_id: EventI
         intern(pdu["type"]),
         UserID(intern(pdu["sender"])),
         pdu.get("state_key"),
-        pdu["origin_server_ts"],
-        pdu["depth"],
+        clamp(pdu["origin_server_ts"]),
+        clamp(pdu["depth"]),
         referenced_ids(pdu["prev_events"], version),
         referenced_ids(pdu["auth_events"], version),
         _redacts(pdu, version),
@@ -223,11 +228,11 @@ def build_event(
     """
     _check_fields(draft)
     pdu = _unsigned_pdu(draft, version, links, now)
-    if version.event_id_format is EventIdFormat.OPAQUE:
+    if not version.hashed_event_ids:
         pdu["event_id"] = _opaque_id(pdu, version, server_name)
     pdu["hashes"] = {"sha256": encode_base64(content_hash(pdu, version))}
     essential = essential_bytes(pdu, version)
-    pdu["signatures"] = {server_name: {key.key_id: encode_base64(key.sign(essential))}}
+    pdu["signatures"] = {server_name: {key.key_id: key.sign_base64(essential)}}
     raw = encode_pdu(pdu, version)
     if len(raw) > MAX_EVENT_BYTES:
         raise EventTooLarge(f"The event has {len(raw)} bytes; it may have {MAX_EVENT_BYTES}")
@@ -254,7 +259,7 @@ def _unsigned_pdu(draft: EventDraft, version: RoomVersion, links: Links, now: in
         "sender": draft.sender,
         "content": content,
         "origin_server_ts": now,
-        "depth": min(links.depth, MAX_INTEGER),
+        "depth": min(links.depth, MAX_DEPTH),
         "prev_events": _references(links.prev_events, links, version),
         "auth_events": _references(links.auth_events, links, version),
     }
@@ -269,7 +274,7 @@ def _unsigned_pdu(draft: EventDraft, version: RoomVersion, links: Links, now: in
 
 def _references(ids: tuple[EventID, ...], links: Links, version: RoomVersion) -> list[Any]:
     """Write references as the room version has them."""
-    if version.event_id_format is not EventIdFormat.OPAQUE:
+    if not version.pairs_in_references:
         return list(ids)
     hashes = links.hashes
     return [[event_id, {"sha256": hashes[event_id]} if event_id in hashes else {}] for event_id in ids]
@@ -278,3 +283,17 @@ def _references(ids: tuple[EventID, ...], links: Links, version: RoomVersion) ->
 def _opaque_id(pdu: JsonObject, version: RoomVersion, server_name: ServerName) -> EventID:
     """Name an event of versions 1 and 2: no two events of a server have one content, time and place."""
     return EventID(f"${encode_base64_urlsafe(content_hash(pdu, version)[:24])}:{server_name}")
+
+
+def countersign(event: Event, server_name: ServerName, key: SigningKey) -> Event:
+    """Give an event with this server's signature added, as an invite or a restricted join needs it.
+
+    The caller has made sure that the event is of the one kind that this server means to vouch for.
+    Raises EventTooLarge if there is no room for the signature.
+    """
+    pdu = event.pdu
+    signature = key.sign(essential_bytes(pdu, event.version))
+    raw = encode_pdu(add_signature(pdu, server_name, key.key_id, signature), event.version)
+    if len(raw) > MAX_EVENT_BYTES:
+        raise EventTooLarge("The event has no room for another signature")
+    return evolve(event, raw=raw)

@@ -44,7 +44,7 @@ def reference_hash(pdu: JsonObject, version: RoomVersion) -> bytes:
 
 def event_id_of(pdu: JsonObject, version: RoomVersion) -> EventID:
     """Give the ID of an event: the one it names (versions 1 and 2), or the one made of its hash."""
-    if version.event_id_format is EventIdFormat.OPAQUE:
+    if not version.hashed_event_ids:
         return EventID(pdu["event_id"])
     return event_id_of_hash(reference_hash(pdu, version), version)
 

@@ -13,6 +13,10 @@ MAX_EVENT_BYTES = 65_536
 """Bytes of a whole event in canonical JSON, signatures included."""
 MAX_ID_BYTES = 255
 """Bytes of an identifier, an event type or a state key."""
+MAX_DEPTH = MAX_INTEGER
+"""The depth of an event; those built on it have it too."""
+MAX_LAX_INTEGER = 2**63 - 1
+"""The largest depth and time of events in room versions without strict JSON."""
 MAX_PREV_EVENTS = 20
 MAX_AUTH_EVENTS = 10
 MAX_PDUS = 50

@@ -59,6 +59,8 @@ class RoomVersion:
     event_id_format: EventIdFormat
     state_resolution: StateResolution
     redaction: RedactionRules
+    pairs_in_references: bool = True
+    """`prev_events` and `auth_events` hold pairs of event ID and hashes, not IDs alone."""
     strict_json: bool = False
     """Floats and integers beyond ±(2^53 - 1) are refused."""
     strict_byte_limits: bool = False
@@ -87,20 +89,47 @@ class RoomVersion:
     privileged_creators: bool = False
     """Creators stand above every power level, and `additional_creators` names more of them."""
 
+    @property
+    def hashed_event_ids(self) -> bool:
+        """Tell whether event IDs are made of hashes; otherwise events name their own."""
+        return self.event_id_format is not EventIdFormat.OPAQUE
+
 
 _REDACTION_V1 = RedactionRules(
     top_level=frozenset(
-        (
-            "event_id type room_id sender state_key content hashes signatures depth prev_events prev_state "
-            "auth_events origin origin_server_ts membership"
-        ).split()
+        {
+            "event_id",
+            "type",
+            "room_id",
+            "sender",
+            "state_key",
+            "content",
+            "hashes",
+            "signatures",
+            "depth",
+            "prev_events",
+            "prev_state",
+            "auth_events",
+            "origin",
+            "origin_server_ts",
+            "membership",
+        }
     ),
     content={
         "m.room.member": frozenset({"membership"}),
         "m.room.create": frozenset({"creator"}),
         "m.room.join_rules": frozenset({"join_rule"}),
         "m.room.power_levels": frozenset(
-            "ban events events_default kick redact state_default users users_default".split()
+            {
+                "ban",
+                "events",
+                "events_default",
+                "kick",
+                "redact",
+                "state_default",
+                "users",
+                "users_default",
+            }
         ),
         "m.room.aliases": frozenset({"aliases"}),
         "m.room.history_visibility": frozenset({"history_visibility"}),
@@ -134,7 +163,13 @@ _REDACTION_V11 = evolve(
 
 V1 = RoomVersion("1", EventIdFormat.OPAQUE, StateResolution.V1, _REDACTION_V1)
 V2 = evolve(V1, id="2", state_resolution=StateResolution.V2)
-V3 = evolve(V2, id="3", event_id_format=EventIdFormat.HASH_STANDARD, redaction_auth_rule=False)
+V3 = evolve(
+    V2,
+    id="3",
+    event_id_format=EventIdFormat.HASH_STANDARD,
+    pairs_in_references=False,
+    redaction_auth_rule=False,
+)
 V4 = evolve(V3, id="4", event_id_format=EventIdFormat.HASH_URLSAFE)
 V5 = evolve(V4, id="5", enforce_key_validity=True)
 V6 = evolve(

@@ -113,6 +113,10 @@ class SigningKey:
         """Give the 64 bytes of the signature on `message`."""
         return self._key.sign(message)
 
+    def sign_base64(self, message: bytes) -> str:
+        """Give the signature on `message` as it is written in JSON."""
+        return encode_base64(self._key.sign(message))
+
     def __repr__(self) -> str:
         """Name the key without its secret."""
         return f"SigningKey({self.key_id})"
