@@ -1,0 +1,71 @@
+"""What this server built while a destination was away: the feed, joined with that destination's rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from protocol.identifiers import ServerName
+from storage.database import Database, Row, Transaction
+
+_ROOMS = """SELECT rs.room_nid FROM room_servers rs WHERE rs.server = ? AND (rs.members > 0 OR EXISTS (
+    SELECT 1 FROM feed f
+    WHERE f.room_nid = rs.room_nid AND f.pos > ? AND f.ref = rs.left_nid AND f.kind = 1))"""
+_OWED = """SELECT f.pos, f.room_nid, f.ref FROM feed f
+WHERE f.room_nid IN ? AND f.pos > ? AND f.pos <= ? AND (f.flags & 1) = 1 ORDER BY f.pos LIMIT ?"""
+_NEWEST = """SELECT pos, room_nid, ref FROM feed WHERE pos IN (
+    SELECT MAX(f.pos) FROM feed f
+    WHERE f.room_nid IN ? AND f.pos > ? AND f.pos <= ? AND (f.flags & 1) = 1 GROUP BY f.room_nid)"""
+_SERVERS_OWED = """SELECT DISTINCT rs.server FROM feed f JOIN room_servers rs ON rs.room_nid = f.room_nid
+WHERE f.pos > ? AND f.pos <= ? AND (f.flags & 1) = 1"""
+
+
+@frozen
+class Owed:
+    """An event built here that a destination may not have: feed position, room and event numbers."""
+
+    pos: int
+    room_nid: int
+    event_nid: int
+
+
+@frozen
+class CatchUpStore:
+    """Queries over the feed for one destination or all."""
+
+    database: Database
+
+    async def owed(self, server: ServerName, after: int, upto: int, limit: int) -> list[Owed]:
+        """Give events with `after < pos <= upto` of rooms `server` is in, or was last in, oldest first."""
+        return await self.database.read(_owed, server, after, upto, limit)
+
+    async def newest(self, server: ServerName, after: int, upto: int) -> list[Owed]:
+        """Give the newest such event of each room, oldest first."""
+        return await self.database.read(_newest, server, after, upto)
+
+    async def servers_owed(self, after: int, upto: int) -> list[ServerName]:
+        """Give the servers of rooms in which events were built with `after < pos <= upto`."""
+        return [row[0] for row in await self.database.read(_rows, _SERVERS_OWED, (after, upto))]
+
+
+def _owed(tx: Transaction, server: ServerName, after: int, upto: int, limit: int) -> list[Owed]:
+    rooms = _rooms(tx, server, after)
+    found = [Owed(*row) for chunk in rooms for row in tx.all(_OWED, (chunk, after, upto, limit))]
+    return sorted(found, key=lambda owed: owed.pos)[:limit]
+
+
+def _newest(tx: Transaction, server: ServerName, after: int, upto: int) -> list[Owed]:
+    rooms = _rooms(tx, server, after)
+    found = [Owed(*row) for chunk in rooms for row in tx.all(_NEWEST, (chunk, after, upto))]
+    return sorted(found, key=lambda owed: owed.pos)
+
+
+def _rooms(tx: Transaction, server: ServerName, after: int) -> Sequence[list[int]]:
+    """Give the rooms of a server, in chunks that fit into one statement."""
+    rooms = [row[0] for row in tx.all(_ROOMS, (server, after))]
+    return [rooms[start : start + 5_000] for start in range(0, len(rooms), 5_000)]
+
+
+def _rows(tx: Transaction, sql: str, args: Sequence[object]) -> list[Row]:
+    return tx.all(sql, args)
