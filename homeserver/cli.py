@@ -49,7 +49,9 @@ def run(path: Path) -> None:
 @main.command()
 @click.option("--server-name", required=True, help="The name behind the colon of user IDs.")
 @click.option("--data-dir", default="data", show_default=True, help="Folder for keys and database.")
-@click.option("--output", type=click.Path(path_type=Path), help="The file to write; standard output if not given.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="The file to write; standard output if not given."
+)
 def generate_config(server_name: str, data_dir: str, output: Path | None) -> None:
     """Write a commented configuration for a new server."""
     try:
@@ -81,7 +83,9 @@ def check_config(path: Path) -> None:
 @_CONFIG
 @click.option("--admin", is_flag=True, help="Give the user administrator's rights.")
 @click.option("--url", help="Base URL of the running server, if not the first client listener's.")
-@click.option("--password", prompt=True, hide_input=True, confirmation_prompt=True, help="Asked for if not given.")
+@click.option(
+    "--password", prompt=True, hide_input=True, confirmation_prompt=True, help="Asked for if not given."
+)
 @click.argument("username")
 def register_user_command(path: Path, admin: bool, url: str | None, password: str, username: str) -> None:
     """Make an account on the running server, in every registration mode."""

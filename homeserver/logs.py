@@ -59,7 +59,9 @@ def clean(text: str) -> str:
 
 def render_console(event: LogEvent) -> str:
     """Render an event for people; a traceback follows on indented lines."""
-    line = f"{_time(event)} {_level(event):<5} [{event.get('log_namespace', '-')}] {clean(formatEvent(event))}"
+    line = (
+        f"{_time(event)} {_level(event):<5} [{event.get('log_namespace', '-')}] {clean(formatEvent(event))}"
+    )
     trace = _traceback(event)
     return line + "".join(f"\n    {clean(part)}" for part in trace)
 

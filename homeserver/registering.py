@@ -63,7 +63,9 @@ def _call(base: str, body: dict[str, object] | None) -> dict[str, Any]:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(base + _PATH, data, {"Content-Type": "application/json"})  # noqa: S310
     # The listener is this machine's own; its certificate names the public host, not the address dialled.
-    context = ssl._create_unverified_context() if base.startswith("https://[") or "127.0.0.1" in base else None  # noqa: S323
+    context = (
+        ssl._create_unverified_context() if base.startswith("https://[") or "127.0.0.1" in base else None
+    )  # noqa: S323
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT, context=context) as response:  # noqa: S310
             answer = json.load(response)

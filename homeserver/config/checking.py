@@ -65,7 +65,9 @@ def _listeners(config: Config) -> Iterator[Problem]:
                 yield Problem(f"listeners[{index}].bind", f"{address} is not an IP address")
         for network in listener.trusted_proxies:
             if not _is_network(network):
-                yield Problem(f"listeners[{index}].trusted_proxies", f"{network} is not an address or network")
+                yield Problem(
+                    f"listeners[{index}].trusted_proxies", f"{network} is not an address or network"
+                )
 
 
 def _database(config: Config) -> Iterator[Problem]:

@@ -70,7 +70,11 @@ class Listener(Section):
     port: Port = 8008
     bind: tuple[str, ...] = ("127.0.0.1",)
     tls: ListenerTls | None = None
-    resources: tuple[ListenerResource, ...] = (ListenerResource.CLIENT, ListenerResource.FEDERATION, ListenerResource.WEB)
+    resources: tuple[ListenerResource, ...] = (
+        ListenerResource.CLIENT,
+        ListenerResource.FEDERATION,
+        ListenerResource.WEB,
+    )
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks of proxies whose `X-Forwarded-For` is believed."""
 

@@ -1,0 +1,107 @@
+"""Private conversations: the one room of two users, found or made, never made twice.
+
+A private conversation is a room of which both are members (or one is still invited) and which either of
+them holds under the other's name in `m.direct`.
+
+Source: protocol/spec.md, "Messages"; client-server-api/modules/dm.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from attrs import Factory, frozen
+from twisted.internet.defer import DeferredLock
+
+from homeserver.events.heads import Heads
+from homeserver.events.nids import Nids
+from homeserver.rooms.creation import Creation, RoomSpec
+from homeserver.rooms.membership import membership_in
+from homeserver.rooms.ports import DirectRooms
+from homeserver.rooms.presets import Preset
+from protocol.errors import InvalidParam, NotFound
+from protocol.identifiers import RoomID, ServerName, UserID, server_of
+
+_HERE = frozenset({"join", "invite"})
+
+
+@frozen(eq=False)
+class Conversations:
+    """Finds and makes private conversations."""
+
+    server_name: ServerName
+    heads: Heads
+    nids: Nids
+    creation: Creation
+    direct: DirectRooms
+    _locks: dict[tuple[UserID, ...], DeferredLock] = Factory(dict)
+
+    async def with_user(self, user_id: UserID, other: UserID, now: int) -> RoomID:
+        """Give the private conversation of two users, making it if there is none.
+
+        Raises:
+            InvalidParam: a user cannot have one with themselves.
+            NotFound: the other is of this server and does not exist.
+        """
+        if user_id == other:
+            raise InvalidParam("to: you cannot have a private conversation with yourself")
+        pair = tuple(sorted((user_id, other)))
+        lock = self._locks.setdefault(pair, DeferredLock())
+        await lock.acquire()
+        try:
+            found = await self.find(user_id, other)
+            return found if found is not None else await self._make(user_id, other, now)
+        finally:
+            lock.release()
+            if not lock.locked and not lock.waiting:
+                self._locks.pop(pair, None)
+
+    async def find(self, user_id: UserID, other: UserID) -> RoomID | None:
+        """Give the private conversation of two users, None if there is none."""
+        candidates = list(_rooms_with(await self.direct.get(user_id), other))
+        if server_of(other) == self.server_name:
+            candidates += _rooms_with(await self.direct.get(other), user_id)
+        for room_id in candidates:
+            if await self._is_conversation(room_id, user_id, other):
+                return room_id
+        return None
+
+    async def _is_conversation(self, room_id: RoomID, user_id: UserID, other: UserID) -> bool:
+        room_nid = await self.nids.room(room_id)
+        if room_nid is None:
+            return False
+        try:
+            head = await self.heads.get(room_nid)
+        except NotFound:
+            return False
+        if user_id not in head.local_members:
+            return False
+        return await membership_in(head, other) in _HERE
+
+    async def _make(self, user_id: UserID, other: UserID, now: int) -> RoomID:
+        spec = RoomSpec(
+            user_id,
+            self.creation.version_of(None),
+            preset=Preset.TRUSTED_PRIVATE,
+            invite=(other,),
+            is_direct=True,
+        )
+        room_id = await self.creation.create(spec, now)
+        await self._remember(user_id, other, room_id)
+        if server_of(other) == self.server_name:
+            await self._remember(other, user_id, room_id)
+        return room_id
+
+    async def _remember(self, user_id: UserID, other: UserID, room_id: RoomID) -> None:
+        content = dict(await self.direct.get(user_id))
+        rooms = content.get(other)
+        content[other] = [*(rooms if isinstance(rooms, list) else ()), room_id]
+        await self.direct.put(user_id, content)
+
+
+def _rooms_with(direct: Mapping[str, Any], other: UserID) -> Iterator[RoomID]:
+    rooms = direct.get(other)
+    for room_id in rooms if isinstance(rooms, list) else ():
+        if isinstance(room_id, str):
+            yield RoomID(room_id)

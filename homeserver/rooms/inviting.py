@@ -1,0 +1,116 @@
+"""Inviting users of this server and of others.
+
+An invite to a user of another server is signed by that server before it has a place in the room.
+
+Source: client-server-api/_index.md, "Room membership"; server-server-api.md, "Inviting to a room".
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from attrs import frozen
+
+from homeserver.events.heads import Heads, RoomHead
+from homeserver.events.nids import Nids
+from homeserver.events.sending import LocalEvents
+from homeserver.events.stored import StoredEvent
+from homeserver.events.unplaced import Unplaced
+from homeserver.rooms.ports import MemberProfiles, RemoteRooms
+from protocol.canonical_json import JsonObject
+from protocol.errors import Forbidden, NotFound
+from protocol.events import Event, EventDraft
+from protocol.identifiers import RoomID, StateKey, UserID, server_of
+
+STRIPPED: tuple[StateKey, ...] = (
+    ("m.room.create", ""),
+    ("m.room.name", ""),
+    ("m.room.avatar", ""),
+    ("m.room.topic", ""),
+    ("m.room.join_rules", ""),
+    ("m.room.canonical_alias", ""),
+    ("m.room.encryption", ""),
+)
+"""State that an invited or knocking user is shown, beside the inviter's own membership."""
+
+
+class LocalUsers(Protocol):
+    """Knows the accounts of this server."""
+
+    async def exists(self, user_id: UserID) -> bool:
+        """Tell whether there is an active account."""
+        ...
+
+
+class SeenEvents(Protocol):
+    """Places events that another server has seen (`homeserver.events.receiving`)."""
+
+    async def place_own(self, room_nid: int, event: Event, *, now: int) -> StoredEvent:
+        """Commit an event of this server as it is."""
+        ...
+
+
+@frozen(eq=False)
+class RemoteInvites:
+    """Invites that another server signs before they have a place in the room."""
+
+    unplaced: Unplaced
+    seen: SeenEvents
+    remote: RemoteRooms
+
+    async def send(self, head: RoomHead, draft: EventDraft, now: int) -> None:
+        """Build an invite, have the invited user's server sign it, and commit it as signed."""
+        event = await self.unplaced.build(head.room_nid, draft, now)
+        signed = await self.remote.invite(event, await stripped_state(head, draft.sender))
+        await self.seen.place_own(head.room_nid, signed, now=now)
+
+
+@frozen(eq=False)
+class Inviting:
+    """Invites."""
+
+    heads: Heads
+    nids: Nids
+    events: LocalEvents
+    remote: RemoteInvites
+    profiles: MemberProfiles
+    users: LocalUsers
+
+    async def invite(
+        self, room_id: RoomID, sender: UserID, target: UserID, extra: JsonObject, now: int
+    ) -> None:
+        """Invite `target`; `extra` joins the content (`reason`, `is_direct`).
+
+        Raises:
+            Forbidden: the sender may not, or the other server refuses.
+            NotFound: the user is of this server and does not exist.
+        """
+        head = await head_of(self.heads, self.nids, room_id)
+        content: JsonObject = {**extra, "membership": "invite"}
+        if server_of(target) != server_of(sender):
+            draft = EventDraft(room_id, "m.room.member", sender, content, state_key=target)
+            await self.remote.send(head, draft, now)
+            return
+        if not await self.users.exists(target):
+            raise NotFound(f"There is no user {target}")
+        content = {**await self.profiles.member_fields(target), **content}
+        await self.events.send(
+            EventDraft(room_id, "m.room.member", sender, content, state_key=target), now=now
+        )
+
+
+async def head_of(heads: Heads, nids: Nids, room_id: RoomID) -> RoomHead:
+    """Give the head of a room this server is in; raises `Forbidden` for one it is not in."""
+    room_nid = await nids.room(room_id)
+    if room_nid is None:
+        raise Forbidden("You are not in this room")
+    try:
+        return await heads.get(room_nid)
+    except NotFound:
+        raise Forbidden("You are not in this room") from None
+
+
+async def stripped_state(head: RoomHead, inviter: UserID) -> list[Event]:
+    """Give the events an invited or knocking user's server is shown."""
+    state = await head.state((*STRIPPED, ("m.room.member", inviter)))
+    return list(state.values())

@@ -1,0 +1,188 @@
+"""Joining, leaving, kicking, banning, knocking: one method an action, here or through another server.
+
+Source: client-server-api/_index.md, "Room membership"; "Knocking on rooms"; "Restricted rooms".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from homeserver.events.heads import Heads, RoomHead
+from homeserver.events.nids import Nids
+from homeserver.events.sending import LocalEvents
+from homeserver.rooms.inviting import head_of
+from homeserver.rooms.ports import MemberProfiles, RemoteRooms
+from homeserver.rooms.restricted import RestrictedJoins
+from homeserver.rooms.vias import Vias
+from protocol.canonical_json import JsonObject
+from protocol.errors import BadState, Forbidden, NotFound
+from protocol.events import Event, EventDraft
+from protocol.identifiers import RoomID, ServerName, UserID
+from protocol.room_versions import RoomVersion
+
+MEMBER = "m.room.member"
+
+
+@frozen
+class Target:
+    """A room as a user names it: its ID, and servers to reach it through."""
+
+    room_id: RoomID
+    via: Sequence[ServerName] = ()
+
+
+@frozen(eq=False)
+class Memberships:
+    """Actions that change who is in a room."""
+
+    heads: Heads
+    nids: Nids
+    events: LocalEvents
+    remote: RemoteRooms
+    profiles: MemberProfiles
+    restricted: RestrictedJoins
+    vias: Vias
+
+    async def join(self, user_id: UserID, target: Target, extra: JsonObject, now: int) -> RoomID:
+        """Join a room, through another server if none of this server's users is in it.
+
+        `extra` joins the content of the member event (`reason`, `third_party_invite`).
+
+        Raises:
+            Forbidden: the user may not join.
+            NotFound: no server is known that is in the room.
+        """
+        content = {**extra, **await self.profiles.member_fields(user_id), "membership": "join"}
+        head = await self._resident_head(target.room_id)
+        if head is None:
+            await self._join_through(user_id, target, content)
+            return target.room_id
+        if user_id in head.local_members and not extra:
+            return target.room_id
+        authorised = await self.restricted.authorise(head, user_id)
+        if authorised.through is not None:
+            await self._join_through(user_id, Target(target.room_id, authorised.through), content)
+            return target.room_id
+        if authorised.by is not None:
+            content["join_authorised_via_users_server"] = authorised.by
+        await self._send(target.room_id, user_id, user_id, content, now)
+        return target.room_id
+
+    async def leave(self, user_id: UserID, room_id: RoomID, extra: JsonObject, now: int) -> None:
+        """Leave a room, reject an invite, or take back a knock; having left already is fine.
+
+        Raises:
+            NotFound: the user has nothing to do with the room.
+            Forbidden: the user is banned.
+        """
+        content: JsonObject = {**extra, "membership": "leave"}
+        head = await self._resident_head(room_id)
+        if head is None:
+            via = await self.vias.of_own_membership(user_id, room_id)
+            await self.remote.leave(user_id, room_id, via, content)
+            return
+        present = await membership_in(head, user_id)
+        if present is None:
+            raise NotFound("You have never been in this room")
+        if present != "leave":
+            await self._send(room_id, user_id, user_id, content, now)
+
+    async def kick(
+        self, sender: UserID, room_id: RoomID, target: UserID, extra: JsonObject, now: int
+    ) -> None:
+        """Remove a member, or take back an invite or knock of theirs.
+
+        Raises:
+            Forbidden: the sender may not, or the target is not there.
+        """
+        head = await head_of(self.heads, self.nids, room_id)
+        if await membership_in(head, target) not in ("join", "invite", "knock"):
+            raise Forbidden(f"{target} is not in this room")
+        await self._send(room_id, sender, target, {**extra, "membership": "leave"}, now)
+
+    async def ban(self, sender: UserID, room_id: RoomID, target: UserID, extra: JsonObject, now: int) -> None:
+        """Ban a user, member or not; raises `Forbidden`."""
+        await head_of(self.heads, self.nids, room_id)
+        await self._send(room_id, sender, target, {**extra, "membership": "ban"}, now)
+
+    async def unban(
+        self, sender: UserID, room_id: RoomID, target: UserID, extra: JsonObject, now: int
+    ) -> None:
+        """Lift a ban.
+
+        Raises:
+            BadState: the user is not banned.
+            Forbidden: the sender may not.
+        """
+        head = await head_of(self.heads, self.nids, room_id)
+        if await membership_in(head, target) != "ban":
+            raise BadState(f"{target} is not banned")
+        await self._send(room_id, sender, target, {**extra, "membership": "leave"}, now)
+
+    async def knock(self, user_id: UserID, target: Target, extra: JsonObject, now: int) -> RoomID:
+        """Ask to be let in.
+
+        Raises:
+            Forbidden: the room does not take knocks, or the user may not knock.
+        """
+        content = {**extra, **await self.profiles.member_fields(user_id), "membership": "knock"}
+        head = await self._resident_head(target.room_id)
+        if head is None:
+            via = target.via or await self.vias.of_own_membership(user_id, target.room_id)
+            await self.remote.knock(user_id, target.room_id, via, content)
+        else:
+            _require_knocking(head.version)
+            await self._send(target.room_id, user_id, user_id, content, now)
+        return target.room_id
+
+    async def refresh_profile(self, user_id: UserID, room_id: RoomID, now: int) -> None:
+        """Tell a room of a member's new name or picture; nothing is said where nothing changed."""
+        head = await self._resident_head(room_id)
+        if head is None or user_id not in head.local_members:
+            return
+        present = (await head.state([(MEMBER, user_id)])).get((MEMBER, user_id))
+        if present is None or present.membership != "join":
+            return
+        kept = {
+            key: value
+            for key, value in present.content.items()
+            if key not in ("displayname", "avatar_url", "join_authorised_via_users_server", "reason")
+        }
+        content = {**kept, **await self.profiles.member_fields(user_id)}
+        if content != dict(present.content):
+            await self._send(room_id, user_id, user_id, content, now)
+
+    async def _join_through(self, user_id: UserID, target: Target, content: JsonObject) -> None:
+        via = target.via or await self.vias.of_own_membership(user_id, target.room_id)
+        if not via:
+            raise NotFound("No server is known that is in this room")
+        await self.remote.join(user_id, target.room_id, via, content)
+
+    async def _resident_head(self, room_id: RoomID) -> RoomHead | None:
+        """Give the head of a room that a user of this server is in."""
+        room_nid = await self.nids.room(room_id)
+        if room_nid is None:
+            return None
+        try:
+            head = await self.heads.get(room_nid)
+        except NotFound:
+            return None
+        return head if head.local_members else None
+
+    async def _send(
+        self, room_id: RoomID, sender: UserID, target: UserID, content: JsonObject, now: int
+    ) -> None:
+        await self.events.send(EventDraft(room_id, MEMBER, sender, content, state_key=target), now=now)
+
+
+async def membership_in(head: RoomHead, user_id: UserID) -> str | None:
+    """Give a user's membership, None if there never was one."""
+    event: Event | None = (await head.state([(MEMBER, user_id)])).get((MEMBER, user_id))
+    return None if event is None else event.membership
+
+
+def _require_knocking(version: RoomVersion) -> None:
+    if not version.knock:
+        raise Forbidden("This room's version knows no knocking")

@@ -1,0 +1,70 @@
+"""Sending what a user says or sets: messages, state, redactions.
+
+Source: client-server-api/_index.md, "Sending events to a room" and "Redactions".
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from homeserver.events.sending import LocalEvents
+from homeserver.events.stored import StoredEvent
+from homeserver.rooms.aliases import Aliases
+from protocol.canonical_json import JsonObject
+from protocol.errors import BadJson, Forbidden
+from protocol.events import EventDraft
+from protocol.identifiers import EventID, RoomID, UserID, parse_event_id
+from storage.transactions import TransactionKey
+
+
+@frozen(eq=False)
+class Messages:
+    """Events of local users."""
+
+    events: LocalEvents
+    aliases: Aliases
+
+    async def send(self, draft: EventDraft, txn: TransactionKey, now: int) -> StoredEvent:
+        """Send a message event; a redaction sent this way is one.
+
+        Raises:
+            Forbidden: the rules refuse it.
+            BadJson: the content is none for its type.
+        """
+        if draft.type == "m.room.redaction":
+            target = parse_event_id(draft.content.get("redacts"))
+            content = {key: value for key, value in draft.content.items() if key != "redacts"}
+            redaction = EventDraft(draft.room_id, draft.type, draft.sender, content, redacts=target)
+            return await self.events.send(redaction, txn=txn, now=now)
+        if draft.type == "m.room.create":
+            raise Forbidden("m.room.create cannot be sent")
+        return await self.events.send(draft, txn=txn, now=now)
+
+    async def set_state(self, draft: EventDraft, now: int) -> StoredEvent:
+        """Set state of a room; memberships have their own endpoints but may be set here as well.
+
+        Raises:
+            BadAlias: a canonical alias does not point at the room.
+            Forbidden: the rules refuse it.
+        """
+        if draft.room_id is None or draft.type == "m.room.create":
+            raise Forbidden("m.room.create cannot be sent")
+        if draft.type == "m.room.canonical_alias":
+            await self.aliases.check_canonical(draft.room_id, draft.content)
+        if draft.type == "m.room.member" and not isinstance(draft.content.get("membership"), str):
+            raise BadJson("membership: must be a string")
+        return await self.events.send(draft, now=now)
+
+    async def redact(
+        self,
+        sender: UserID,
+        room_id: RoomID,
+        target: EventID,
+        reason: str | None,
+        txn: TransactionKey,
+        now: int,
+    ) -> StoredEvent:
+        """Redact an event; raises `Forbidden` for one the sender may not redact."""
+        content: JsonObject = {} if reason is None else {"reason": reason}
+        draft = EventDraft(room_id, "m.room.redaction", sender, content, redacts=target)
+        return await self.events.send(draft, txn=txn, now=now)

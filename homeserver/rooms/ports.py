@@ -1,0 +1,68 @@
+"""What the rooms' services need of others, as small protocols; `homeserver/app.py` joins them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from protocol.canonical_json import JsonObject
+from protocol.events import Event
+from protocol.identifiers import RoomAlias, RoomID, ServerName, UserID
+
+
+class MemberProfiles(Protocol):
+    """Gives what a member event tells of a local user."""
+
+    async def member_fields(self, user_id: UserID) -> Mapping[str, str]:
+        """Give `displayname` and `avatar_url`, those that are set."""
+        ...
+
+
+class RemoteRooms(Protocol):
+    """Acts in rooms through other servers."""
+
+    async def join(
+        self, user_id: UserID, room_id: RoomID, via: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """Join a room this server has no part in, through one of `via`; the room is then known here."""
+        ...
+
+    async def knock(
+        self, user_id: UserID, room_id: RoomID, via: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """Knock on a room this server has no part in."""
+        ...
+
+    async def leave(
+        self, user_id: UserID, room_id: RoomID, via: Sequence[ServerName], content: JsonObject
+    ) -> None:
+        """Reject an invite or take back a knock, through the server it goes to."""
+        ...
+
+    async def invite(self, event: Event, stripped_state: Sequence[Event]) -> Event:
+        """Have the invited user's server sign an invite; raises what that server refuses it with."""
+        ...
+
+
+class RemoteDirectory(Protocol):
+    """Asks other servers for their names of rooms."""
+
+    async def resolve_alias(self, alias: RoomAlias) -> tuple[RoomID, Sequence[ServerName]]:
+        """Give the room of another server's alias and servers to join through; `NotFound` if there is none."""
+        ...
+
+    async def public_rooms(self, server: ServerName, query: JsonObject) -> JsonObject:
+        """Give a page of another server's published rooms."""
+        ...
+
+
+class DirectRooms(Protocol):
+    """Reads and writes which rooms a user holds as private conversations (`m.direct`)."""
+
+    async def get(self, user_id: UserID) -> Mapping[str, Any]:
+        """Give the content of the user's `m.direct`."""
+        ...
+
+    async def put(self, user_id: UserID, content: JsonObject) -> None:
+        """Replace the content of the user's `m.direct`."""
+        ...
