@@ -1,0 +1,174 @@
+"""The session feed: what changed for a session since a token. `/sync` and the WebSocket both ask here.
+
+Fast where the ring reaches back to the token (no query when nothing concerns the session), else from the
+database; one algorithm over either. A position is taken once, and all parts speak of that moment.
+
+Source: client-server-api/_index.md, "Syncing".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from attrs import define, evolve, frozen
+
+from homeserver.feed.tail import Feed
+from homeserver.sync.delta import Delta
+from homeserver.sync.memberships import UserRoom, UserRooms
+from homeserver.sync.personal_parts import PersonalParts, global_account_data
+from homeserver.sync.recipient import Recipient
+from homeserver.sync.rooms import Section, Shown
+from homeserver.sync.rooms_of_delta import RoomsOfDelta, Told
+from homeserver.sync.sent_members import SentMembers
+from homeserver.sync.session import DEFAULT_OPTIONS, Options, Session
+from homeserver.sync.shown_rooms import ShownRooms
+from homeserver.sync.sources import DatabaseSource, Personal, RingSource, Source
+from homeserver.sync.suppliers import AccountDatum, Ephemeral, IgnoredUsers
+from homeserver.sync.tokens import EphemeralPlace, SyncToken, require_known
+from protocol.identifiers import UserID
+from storage.database import Database
+from storage.memberships import Membership
+
+
+@frozen(eq=False)
+class Parts:
+    """What chooses and renders the parts of a delta."""
+
+    personal: PersonalParts
+    shown: ShownRooms
+    rooms: RoomsOfDelta
+    sent: SentMembers
+
+
+@frozen(eq=False)
+class Moment:
+    """What a delta speaks of: the reader, the feed up to one position, the ephemeral ring."""
+
+    to: Recipient
+    rooms: Mapping[int, UserRoom]
+    source: Source
+    personal: Personal | None
+    """None: a first sync."""
+    since: EphemeralPlace | None
+    place: EphemeralPlace
+
+    @property
+    def ephemeral_since(self) -> int | None:
+        """Give the counter from which typing and presence are told; None: all that holds now."""
+        if self.since is None or self.since.ring != self.place.ring:
+            return None
+        return self.since.n
+
+
+@define(eq=False)
+class SessionFeed:
+    """Computes deltas."""
+
+    _feed: Feed
+    _database: Database
+    _rooms: UserRooms
+    _parts: Parts
+    _ephemeral: Ephemeral
+    _ignored: IgnoredUsers
+    _epoch: int
+    use_ring: bool = True
+    """Off: every delta is read from the database, to compare the two."""
+
+    @property
+    def position(self) -> int:
+        """Give the feed's position."""
+        return self._feed.position
+
+    def is_still(self, since: SyncToken) -> bool:
+        """Tell whether neither the feed nor the ephemeral ring moved since a token."""
+        ephemeral = self._ephemeral
+        here = EphemeralPlace(ephemeral.ring, ephemeral.position)
+        return since.pos == self._feed.position and since.place == here
+
+    async def delta(
+        self, session: Session, since: SyncToken | None, options: Options = DEFAULT_OPTIONS, *, now: int
+    ) -> Delta:
+        """Give what changed for a session; raise UnknownPos for a token of another epoch or the future.
+
+        The to-device messages that `since` contains are dropped: the client has them.
+        """
+        if since is None:
+            self._parts.sent.forget(session)
+        else:
+            await require_known(since.epoch, since.pos, self._epoch, self._feed)
+            await self._parts.personal.acknowledge(session, since)
+        moment = await self._moment(session, since, options, now)
+        data = await self._parts.personal.account_data(session, moment.personal)
+        typing = self._typing(moment)
+        if moment.personal is None:
+            shown = await self._parts.shown.first(moment.rooms, moment.to)
+        else:
+            shown = await self._parts.shown.since(moment.rooms, moment.personal, typing, moment.to)
+            data = await self._with_new_rooms(session, data, shown)
+        told = Told(shown, moment.source, moment.personal, data, typing)
+        parts = await self._parts.rooms.parts(told, moment.to) if shown else []
+        return await self._finish(Delta(_token(moment, since), parts), moment, told)
+
+    async def _moment(self, session: Session, since: SyncToken | None, options: Options, now: int) -> Moment:
+        """Take the position, with the memberships that hold at it; nothing waits in between."""
+        ignored = await self._ignored.of(session.user_nid)
+        rooms = await self._rooms.of(session.user_nid)
+        upto = self._feed.position
+        place = EphemeralPlace(self._ephemeral.ring, self._ephemeral.position)
+        start = 0 if since is None else since.pos
+        source = self._source(start, upto)
+        to = Recipient(session, options, ignored, start, upto, self._epoch, now)
+        personal = None
+        if since is not None:
+            joined = {nid for nid, room in rooms.items() if room.membership is Membership.JOIN}
+            personal = await source.personal(session.user_nid, joined)
+        return Moment(to, rooms, source, personal, None if since is None else since.place, place)
+
+    def _source(self, after: int, upto: int) -> Source:
+        """Give the ring if it reaches back, else the database."""
+        entries = self._feed.since(after) if self.use_ring and after > 0 else None
+        if entries is None:
+            return DatabaseSource(self._database, after, upto)
+        return RingSource(entries)
+
+    def _typing(self, moment: Moment) -> Mapping[int, Sequence[UserID]]:
+        """Give who types, where that changed, in rooms the reader is joined in."""
+        if moment.since == moment.place:
+            return {}
+        joined = [nid for nid, room in moment.rooms.items() if room.membership is Membership.JOIN]
+        return self._ephemeral.typing(joined, moment.ephemeral_since)
+
+    async def _with_new_rooms(
+        self, session: Session, data: Sequence[AccountDatum], shown: Sequence[Shown]
+    ) -> Sequence[AccountDatum]:
+        """Add all account data of rooms that are new to the reader."""
+        new = {each.room.room_nid for each in shown if each.section is Section.JOIN and each.after == 0}
+        if not new:
+            return data
+        changed = [each for each in data if each.room_nid not in new]
+        everything = await self._parts.personal.account_data(session, None)
+        return [*changed, *(each for each in everything if each.room_nid in new)]
+
+    async def _finish(self, delta: Delta, moment: Moment, told: Told) -> Delta:
+        """Add the parts that are no room."""
+        personal, to = self._parts.personal, moment.to
+        wanted = to.options.filter
+        messages, device = await personal.to_device(to.session, delta.next_batch.device)
+        presence: Sequence[bytes] = ()
+        if moment.since != moment.place and not wanted.presence.never:
+            presence = self._ephemeral.presence(to.session, moment.ephemeral_since)
+        return evolve(
+            delta,
+            next_batch=evolve(delta.next_batch, device=device),
+            account_data=global_account_data(told.account_data, wanted.account_data),
+            presence=b",".join(presence),
+            to_device=messages,
+            device_lists=await personal.device_lists(to, moment.personal, told.shown),
+            key_counts=await personal.key_counts(to.session),
+        )
+
+
+def _token(moment: Moment, since: SyncToken | None) -> SyncToken:
+    """Give the token of the moment; the last to-device message is added with the messages."""
+    device = 0 if since is None else since.device
+    return SyncToken(moment.to.epoch, moment.to.upto, device, moment.place)

@@ -1,0 +1,302 @@
+"""The events and state of the rooms a delta shows, found for all rooms together in a few steps.
+
+Each step is one look-up for all rooms (spans, bodies, states): a first sync of a hundred rooms costs a
+handful of queries. The result of a room, `RoomContent`, has nothing of one recipient in it except where
+the reader's history decided what is visible; `sharing.py` keeps those that all joined recipients share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from attrs import field, frozen
+
+from homeserver.history.visibility import HIDDEN, Reader, Verdict, Visibility
+from homeserver.sync.bodies import Bodies, Name
+from homeserver.sync.filters import Filter
+from homeserver.sync.render import ClientEvent
+from homeserver.sync.rooms import Shown
+from homeserver.sync.session import Options, Session
+from homeserver.sync.spans import RoomSpan
+from homeserver.sync.state import (
+    MEMBER,
+    at_start,
+    changed_in,
+    first_of_keys,
+    is_member,
+    replay,
+    senders_of,
+)
+from homeserver.sync.states import States
+from homeserver.sync.timeline import Timeline, choose, ignored_sender, passes
+from protocol.identifiers import StateKey, UserID
+from storage import spans
+from storage.database import Database
+from storage.state_trie import EMPTY_ROOT, StateRoot, all_entries, all_except_type, diff, find
+from storage.trie_walks import Walk
+
+
+@frozen(eq=False)
+class RoomContent:
+    """What a room's timeline and state consist of."""
+
+    timeline: Timeline
+    replaced: Mapping[int, ClientEvent]
+    """By nid of a state event of the timeline: the event it replaced."""
+    because: Mapping[Name, ClientEvent]
+    """By name of a redacted event: its redaction."""
+    memberships: Mapping[int, str]
+    """By nid: the reader's membership at the event; others: `join`."""
+    state: tuple[ClientEvent, ...]
+    """The state to give, as the options ask; members that only lazy loading adds are apart."""
+    members: Mapping[UserID, ClientEvent]
+    """With lazy loading: the member events of the timeline's senders."""
+    members_changed: bool
+    senders: frozenset[UserID] = field(init=False)
+
+    @senders.default
+    def _senders(self) -> frozenset[UserID]:
+        """Collect the senders once."""
+        return frozenset(event.sender for event in self.timeline.events)
+
+
+@frozen(eq=False)
+class Task:
+    """One room to be found out about."""
+
+    shown: Shown
+    span: RoomSpan
+    reader: Reader
+    heroes: tuple[UserID, ...] = ()
+    """Users whose member events are given too, with lazy loading."""
+
+    @property
+    def room_nid(self) -> int:
+        """Give the room's nid."""
+        return self.shown.room.room_nid
+
+    @property
+    def judged(self) -> bool:
+        """Tell whether each event's visibility must be looked at: the reader may not have been there."""
+        sees_all = self.shown.throughout and self.span.straight
+        return not sees_all and self.shown.own_only is None
+
+
+@frozen(eq=False)
+class _Chosen:
+    """A task whose timeline is chosen."""
+
+    task: Task
+    timeline: Timeline
+    bodies: Mapping[int, ClientEvent]
+    memberships: Mapping[int, str]
+
+
+@frozen(eq=False)
+class RoomContents:
+    """Finds the contents of rooms."""
+
+    _database: Database
+    _bodies: Bodies
+    _states: States
+    _visibility: Visibility
+
+    async def find(
+        self, tasks: Sequence[Task], session: Session, options: Options, ignored: frozenset[UserID]
+    ) -> dict[int, RoomContent]:
+        """Give the content of each room, by room nid."""
+        chosen = await self._choose(tasks, options.filter, ignored)
+        changed, starts, members = await self._state(chosen, session, options)
+        replaced = [_replaced(each, start) for each, start in zip(chosen, starts, strict=True)]
+        given = [_given(*each, options=options) for each in zip(chosen, changed, replaced, strict=True)]
+        names: set[Name] = set()
+        for each, swap, state, lazy in zip(chosen, replaced, given, members, strict=True):
+            room = each.task.room_nid
+            for nids in (swap.values(), state.values(), lazy.values()):
+                names.update((room, nid) for nid in nids)
+        found = await self._bodies.get(names)
+        shown = [event for each in chosen for event in each.timeline.events]
+        because = await self._bodies.because([*shown, *found.values()])
+        return {
+            each.task.room_nid: _content(each, _Loaded(found, because, swap, state, lazy), options)
+            for each, swap, state, lazy in zip(chosen, replaced, given, members, strict=True)
+        }
+
+    async def _choose(
+        self, tasks: Sequence[Task], wanted: Filter, ignored: frozenset[UserID]
+    ) -> list[_Chosen]:
+        """Load the events of all spans and choose the timelines."""
+        found = await self._events(tasks)
+        verdicts = await self._judge(tasks, found)
+        ignores = ignored_sender(ignored)
+        chosen = []
+        for task in tasks:
+            bodies = found[task.room_nid]
+
+            def hidden(event: ClientEvent, task: Task = task) -> bool:
+                seen = not task.judged or verdicts.get(event.nid, HIDDEN).visible
+                return not seen or ignores(event)
+
+            span = _own_event_only(task)
+            timeline = choose(span, bodies, wanted, hidden)
+            memberships = {
+                event.nid: verdicts[event.nid].membership
+                for event in timeline.events
+                if event.nid in verdicts
+            }
+            chosen.append(_Chosen(task, timeline, bodies, memberships))
+        return chosen
+
+    async def _events(self, tasks: Sequence[Task]) -> dict[int, dict[int, ClientEvent]]:
+        """Give the events of all spans, by room and nid, asking the database at most once."""
+        found: dict[int, dict[int, ClientEvent]] = {task.room_nid: {} for task in tasks}
+        missing: list[Name] = []
+        for task in tasks:
+            for entry in task.span.events:
+                assert entry.ref is not None
+                event = self._bodies.of_entry(entry)
+                if event is None:
+                    missing.append((task.room_nid, entry.ref))
+                else:
+                    found[task.room_nid][entry.ref] = event
+        if missing:
+            for (room_nid, nid), event in (await self._bodies.get(missing)).items():
+                found[room_nid][nid] = event
+        return found
+
+    async def _judge(
+        self, tasks: Sequence[Task], found: Mapping[int, Mapping[int, ClientEvent]]
+    ) -> dict[int, Verdict]:
+        """Judge the events of rooms in which the reader may not have been all the time."""
+        judged = [task for task in tasks if task.judged]
+        if not judged:
+            return {}
+        events = [event for task in judged for event in found[task.room_nid].values()]
+        return await self._visibility.judge(events, {task.room_nid: task.reader for task in judged})
+
+    async def _state(
+        self, chosen: Sequence[_Chosen], session: Session, options: Options
+    ) -> tuple[list[dict[StateKey, int]], list[dict[StateKey, int]], list[dict[StateKey, int]]]:
+        """Look up, for each room: what changed, what stood before the timeline, and its senders' members."""
+        before = await self._roots_before(chosen)
+        lazy = options.filter.lazy_load_members
+        walks: list[tuple[int, Walk[dict[StateKey, int]]]] = []
+        for each in chosen:
+            room, root = each.task.room_nid, root_after(each.task.span, before)
+            speakers = senders_of(each.timeline.events) if lazy else []
+            if lazy and each.task.shown.full:
+                speakers += [session.user_id, *each.task.heroes]
+            walks.append((room, find(_start_root(each, root), list(first_of_keys(each.timeline.events)))))
+            walks.append((room, find(root, [(MEMBER, user_id) for user_id in speakers])))
+            walks.append((room, self._changes(each, before, root, lazy=lazy)))
+        found = await self._states.run(walks)
+        return found[2::3], found[0::3], found[1::3]
+
+    def _changes(
+        self, each: _Chosen, before: Mapping[int, StateRoot], root: StateRoot, *, lazy: bool
+    ) -> Walk[dict[StateKey, int]]:
+        """Give the walk for what the client does not know of the state at the end."""
+        span = each.task.span
+        if each.task.shown.own_only is not None:
+            return _nothing({})
+        if each.task.shown.full:
+            return all_except_type(root, MEMBER) if lazy else all_entries(root)
+        if span.complete and span.straight:
+            return _nothing(changed_in(span, each.bodies))
+        return _difference(before.get(each.task.room_nid, EMPTY_ROOT), root)
+
+    async def _roots_before(self, chosen: Sequence[_Chosen]) -> dict[int, StateRoot]:
+        """Give the state at the lower bound of rooms that need it, with one query for all."""
+        wanted = []
+        for each in chosen:
+            span, shown = each.task.span, each.task.shown
+            if not span.entries and (shown.full or shown.own_only is not None):
+                wanted.append((each.task.room_nid, span.upto))
+            elif not shown.full and not (span.complete and span.straight):
+                wanted.append((each.task.room_nid, span.after))
+        found = await self._database.read(spans.roots_at, wanted) if wanted else {}
+        return {room_nid: StateRoot(root) for room_nid, root in found.items()}
+
+
+def root_after(span: RoomSpan, before: Mapping[int, StateRoot]) -> StateRoot:
+    """Give the resolved state at the end of a span; without entries, the state before it."""
+    for entry in reversed(span.entries):
+        if entry.root is not None:
+            return StateRoot(entry.root)
+    return before.get(span.room_nid, EMPTY_ROOT)
+
+
+def _start_root(each: _Chosen, root: StateRoot) -> StateRoot:
+    """Give the state before the first event of the timeline."""
+    events = each.timeline.events
+    return root if not events else StateRoot(events[0].root_before or EMPTY_ROOT)
+
+
+def _own_event_only(task: Task) -> RoomSpan:
+    """Narrow the span to the reader's own event, where nothing else may be shown."""
+    own = task.shown.own_only
+    if own is None:
+        return task.span
+    entries = tuple(entry for entry in task.span.entries if entry.ref == own)
+    return RoomSpan(task.room_nid, task.span.after, task.span.upto, entries, True)
+
+
+def _nothing(known: dict[StateKey, int]) -> Walk[dict[StateKey, int]]:
+    """Give a walk that needs no node."""
+    yield from ()
+    return known
+
+
+def _difference(one: StateRoot, other: StateRoot) -> Walk[dict[StateKey, int]]:
+    """Give what the second state has and the first has not or has otherwise."""
+    found = yield from diff(one, other)
+    return {key: nid for key, (_, nid) in found.items() if nid is not None}
+
+
+def _replaced(each: _Chosen, start: Mapping[StateKey, int]) -> dict[int, int]:
+    """Tell which event each state event of the timeline replaced."""
+    return replay(each.timeline.events, start)
+
+
+def _given(
+    each: _Chosen, changed: Mapping[StateKey, int], replaced: Mapping[int, int], *, options: Options
+) -> dict[StateKey, int]:
+    """Tell which state is given beside the timeline."""
+    if options.state_after:
+        return dict(changed)
+    whole = each.timeline.limited or each.task.shown.full
+    return at_start(changed, each.timeline.events, replaced, whole=whole)
+
+
+@frozen(eq=False)
+class _Loaded:
+    """What was found out about one room."""
+
+    events: Mapping[Name, ClientEvent]
+    because: Mapping[Name, ClientEvent]
+    replaced: Mapping[int, int]
+    state: Mapping[StateKey, int]
+    lazy: Mapping[StateKey, int]
+
+
+def _content(each: _Chosen, loaded: _Loaded, options: Options) -> RoomContent:
+    """Put a room's content together from what was loaded."""
+    room, found = each.task.room_nid, loaded.events
+    shown = set() if options.state_after else {event.nid for event in each.timeline.events}
+    events = {key: found[room, nid] for key, nid in loaded.state.items() if (room, nid) in found}
+    members = {
+        UserID(key[1]): found[room, nid]
+        for key, nid in loaded.lazy.items()
+        if key not in events and nid not in shown and (room, nid) in found
+    }
+    in_timeline = any(event.type == MEMBER for event in each.timeline.events)
+    allowed = options.filter.state
+    return RoomContent(
+        each.timeline,
+        {nid: found[room, old] for nid, old in loaded.replaced.items() if (room, old) in found},
+        loaded.because,
+        each.memberships,
+        tuple(event for event in events.values() if passes(event, allowed)),
+        {user_id: event for user_id, event in members.items() if passes(event, allowed)},
+        in_timeline or each.task.shown.full or any(is_member(key) for key in loaded.state),
+    )

@@ -1,0 +1,132 @@
+"""From rooms to be shown to their parts: stretches of the feed, what stands beside the events, then bytes.
+
+Source: client-server-api/_index.md, "Syncing".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from attrs import frozen
+
+from homeserver.history.visibility import Reader
+from homeserver.sync.bodies import Bodies, Name
+from homeserver.sync.invites import Invites
+from homeserver.sync.joined import Task
+from homeserver.sync.recipient import Recipient
+from homeserver.sync.render import ClientEvent
+from homeserver.sync.room_parts import Beside, RoomPart, RoomParts
+from homeserver.sync.rooms import Section, Shown
+from homeserver.sync.sources import DatabaseSource, Personal, Source
+from homeserver.sync.spans import RoomSpan
+from homeserver.sync.summary import Summaries, heroes_of
+from homeserver.sync.suppliers import AccountDatum, Receipt, Receipts
+from homeserver.sync.timeline import scan_limit
+from protocol.identifiers import UserID
+from storage.database import Database
+from storage.feed import Kind
+from storage.spans import Bounds
+
+_COUNTING = (Kind.RECEIPT, Kind.UNREAD)
+
+
+@frozen(eq=False)
+class Told:
+    """What is known before rooms are rendered."""
+
+    shown: Sequence[Shown]
+    source: Source
+    personal: Personal | None
+    account_data: Sequence[AccountDatum]
+    typing: Mapping[int, Sequence[UserID]]
+
+
+@frozen(eq=False)
+class RoomsOfDelta:
+    """Gives the parts of all rooms a delta shows."""
+
+    _database: Database
+    _bodies: Bodies
+    _parts: RoomParts
+    _invites: Invites
+    _receipts: Receipts
+    _summaries: Summaries
+
+    async def parts(self, told: Told, to: Recipient) -> list[RoomPart]:
+        """Give the parts, joined and left rooms first."""
+        inside = [each for each in told.shown if each.section in (Section.JOIN, Section.LEAVE)]
+        outside = [each for each in told.shown if each.section in (Section.INVITE, Section.KNOCK)]
+        found: list[RoomPart] = []
+        if inside:
+            tasks = await self._tasks(inside, told, to)
+            found += await self._parts.parts(tasks, await self._beside(tasks, told, to), to)
+        if outside:
+            stripped = await self._invites.of(outside, to.session, to.ignored)
+            found += [
+                RoomPart(each.section, each.room.room_id, stripped[each.room.room_nid], each.upto)
+                for each in outside
+                if each.room.room_nid in stripped
+            ]
+        return found
+
+    async def _tasks(self, shown: Sequence[Shown], told: Told, to: Recipient) -> list[Task]:
+        """Read the stretches of the feed, and how the reader stands to each room."""
+        found = await self._spans(shown, told.source, to)
+        leaves = await self._leaves([each for each in shown if each.section is Section.LEAVE], found)
+        lazy = to.options.filter.lazy_load_members
+        full = [each.room.room_nid for each in shown if each.full] if lazy else []
+        summaries = await self._summaries.of(full) if full else {}
+        tasks = []
+        for each in shown:
+            room = each.room.room_nid
+            reader = Reader(to.session.user_id, joined=True)
+            if each.section is Section.LEAVE:
+                leave = leaves.get(room)
+                place = None if leave is None else (leave.depth, leave.nid)
+                reader = Reader(to.session.user_id, departure=place)
+            heroes = heroes_of(summaries[room], to.session.user_id) if room in summaries else ()
+            tasks.append(Task(each, found[room], reader, heroes))
+        return tasks
+
+    async def _spans(self, shown: Sequence[Shown], source: Source, to: Recipient) -> dict[int, RoomSpan]:
+        """Read from the source; rooms that are new to the reader reach back beyond it, to the database."""
+        n = scan_limit(to.options.filter, drops=bool(to.ignored))
+        bounds = [
+            Bounds(each.room.room_nid, each.after, each.upto, 1 if each.own_only is not None else n)
+            for each in shown
+        ]
+        near = [each for each in bounds if each.after >= to.since > 0]
+        far = [each for each in bounds if not each.after >= to.since > 0]
+        found = dict(await source.spans(near)) if near else {}
+        if far:
+            found |= await DatabaseSource(self._database, 0, to.upto).spans(far)
+        return found
+
+    async def _leaves(self, shown: Sequence[Shown], found: Mapping[int, RoomSpan]) -> dict[int, ClientEvent]:
+        """Give the reader's own leave of each room that was left."""
+        names: list[Name] = []
+        for each in shown:
+            span = found[each.room.room_nid]
+            if span.events and span.events[-1].pos == each.upto:
+                names.append((each.room.room_nid, span.events[-1].ref or 0))
+        bodies = await self._bodies.get(names) if names else {}
+        return {room: event for (room, _), event in bodies.items()}
+
+    async def _beside(self, tasks: Sequence[Task], told: Told, to: Recipient) -> Beside:
+        """Gather receipts, account data, typing, and whose counts the reader moved."""
+        joined = [task for task in tasks if task.shown.section is Section.JOIN]
+        wanted: dict[int, frozenset[int] | None] = {
+            task.room_nid: None if task.shown.full else task.span.receipts
+            for task in joined
+            if task.shown.full or task.span.receipts
+        }
+        receipts: Mapping[int, Sequence[Receipt]] = {}
+        if wanted and not to.options.filter.ephemeral.never:
+            receipts = {room: got for room, got in (await self._receipts.of(wanted)).items() if got}
+        data: dict[int, list[AccountDatum]] = {}
+        for each in told.account_data:
+            if each.room_nid is not None:
+                data.setdefault(each.room_nid, []).append(each)
+        own = told.personal.own if told.personal is not None else ()
+        counted = {entry.room_nid for entry in own if entry.kind in _COUNTING and entry.room_nid is not None}
+        return Beside(receipts, told.typing, data, counted)

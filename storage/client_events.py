@@ -1,0 +1,127 @@
+"""Events as clients read them: few columns, read in bulk across rooms.
+
+Every look-up is bound to rooms. `accepted` reads give only events that may be shown; reads by nid give
+whatever was named, since state may rest on outliers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from storage.database import Transaction
+from storage.text import escape
+
+
+class ClientEventRow(NamedTuple):
+    """The columns of `events` that rendering for clients needs."""
+
+    room_nid: int
+    event_nid: int
+    event_id: str
+    depth: int
+    ts: int
+    root_before: bytes | None
+    redacted_by: int | None
+    thread: str | None
+    rel_type: str | None
+    relates_to: str | None
+    pdu: bytes
+
+
+_COLUMNS = (
+    "e.room_nid, e.event_nid, e.event_id, e.depth, e.ts, e.root_before, e.redacted_by, e.thread,"
+    " e.rel_type, e.relates_to, e.pdu"
+)
+_BY_NID = (
+    "WITH wanted(room_nid, event_nid) AS ( VALUES ?)"
+    f" SELECT {_COLUMNS} FROM wanted JOIN events AS e"
+    " ON e.room_nid = wanted.room_nid AND e.event_nid = wanted.event_nid"
+)
+_BY_ID = f"SELECT {_COLUMNS} FROM events AS e WHERE e.room_nid = ? AND e.status = 0 AND e.event_id IN ?"
+_EARLIER = (
+    f"SELECT {_COLUMNS} FROM events AS e WHERE e.room_nid = ? AND e.status = 0"
+    " AND (e.depth, e.event_nid) < (?, ?) ORDER BY e.depth DESC, e.event_nid DESC LIMIT ?"
+)
+_LATER = (
+    f"SELECT {_COLUMNS} FROM events AS e WHERE e.room_nid = ? AND e.status = 0"
+    " AND (e.depth, e.event_nid) > (?, ?) ORDER BY e.depth, e.event_nid LIMIT ?"
+)
+_RELATED = (
+    f"SELECT {_COLUMNS} FROM events AS e WHERE e.room_nid = ? AND e.relates_to IN ? AND e.status = 0"
+    " AND e.redacted_by IS NULL ORDER BY e.depth, e.event_nid LIMIT ?"
+)
+_NEAREST_AFTER = (
+    f"SELECT {_COLUMNS} FROM events AS e WHERE e.room_nid = ? AND e.status = 0 AND e.ts >= ?"
+    " ORDER BY e.ts, e.depth, e.event_nid LIMIT ?"
+)
+_NEAREST_BEFORE = (
+    f"SELECT {_COLUMNS} FROM events AS e WHERE e.room_nid = ? AND e.status = 0 AND e.ts <= ?"
+    " ORDER BY e.ts DESC, e.depth DESC, e.event_nid DESC LIMIT ?"
+)
+_VERSIONS = "SELECT room_nid, version FROM rooms WHERE room_nid IN ?"
+_IDS = "SELECT room_nid, room_id FROM rooms WHERE room_nid IN ?"
+
+_TRANSACTIONS = (
+    "WITH wanted(room_nid, event_nid) AS ( VALUES ?)"
+    " SELECT t.room_nid, t.event_nid, t.user_nid, t.device_id, t.txn_id FROM wanted JOIN transactions AS t"
+    " ON t.room_nid = wanted.room_nid AND t.event_nid = wanted.event_nid"
+)
+
+Place = tuple[int, int]
+"""A place in history: (depth, event nid)."""
+
+
+def by_nids(tx: Transaction, wanted: Sequence[tuple[int, int]]) -> list[ClientEventRow]:
+    """Read events by (room nid, event nid), whatever their status; unknown ones are absent."""
+    return [ClientEventRow._make(row) for row in tx.values(_BY_NID, wanted)] if wanted else []
+
+
+def by_ids(tx: Transaction, room_nid: int, event_ids: Sequence[str]) -> list[ClientEventRow]:
+    """Read accepted events of one room by event ID."""
+    if not event_ids:
+        return []
+    return [ClientEventRow._make(row) for row in tx.all(_BY_ID, (room_nid, list(event_ids)))]
+
+
+def earlier(tx: Transaction, room_nid: int, before: Place, limit: int) -> list[ClientEventRow]:
+    """Read accepted events before a place, newest first."""
+    return [ClientEventRow._make(row) for row in tx.all(_EARLIER, (room_nid, *before, limit))]
+
+
+def later(tx: Transaction, room_nid: int, after: Place, limit: int) -> list[ClientEventRow]:
+    """Read accepted events after a place, oldest first."""
+    return [ClientEventRow._make(row) for row in tx.all(_LATER, (room_nid, *after, limit))]
+
+
+def related(tx: Transaction, room_nid: int, parents: Sequence[str], limit: int) -> list[ClientEventRow]:
+    """Read accepted events that relate to any of `parents` and are not redacted, oldest first."""
+    if not parents:
+        return []
+    return [ClientEventRow._make(row) for row in tx.all(_RELATED, (room_nid, list(parents), limit))]
+
+
+def nearest(tx: Transaction, room_nid: int, ts: int, *, later: bool, limit: int) -> list[ClientEventRow]:
+    """Read accepted events from a time on, in that direction, the nearest first."""
+    sql = _NEAREST_AFTER if later else _NEAREST_BEFORE
+    return [ClientEventRow._make(row) for row in tx.all(sql, (room_nid, ts, limit))]
+
+
+def versions(tx: Transaction, room_nids: Sequence[int]) -> dict[int, str]:
+    """Give the versions of rooms."""
+    return {row[0]: row[1] for row in tx.all(_VERSIONS, (list(room_nids),))} if room_nids else {}
+
+
+def room_ids(tx: Transaction, room_nids: Sequence[int]) -> dict[int, str]:
+    """Give the IDs of rooms."""
+    return {row[0]: row[1] for row in tx.all(_IDS, (list(room_nids),))} if room_nids else {}
+
+
+def transaction_ids(
+    tx: Transaction, user_nid: int, device_id: str, wanted: Sequence[tuple[int, int]]
+) -> dict[tuple[int, int], str]:
+    """Give the transaction IDs of events that this device sent, by (room nid, event nid)."""
+    found = tx.values(_TRANSACTIONS, wanted) if wanted else []
+    sent_by = (user_nid, escape(device_id))
+    return {(row[0], row[1]): json.loads(row[4]) for row in found if (row[2], row[3]) == sent_by}
