@@ -40,6 +40,7 @@ from homeserver.events.room_state import RoomState
 from homeserver.events.stored import StoredEvent
 from homeserver.events.write import Committed, HeadMoved, Poisoned, TransactionRepeated
 from homeserver.single_flight import SingleFlight
+from homeserver.turns import Turns
 from protocol.errors import InvalidParam, NotFound, Unavailable
 from protocol.events import EventDraft
 from protocol.identifiers import EventID
@@ -90,6 +91,7 @@ class LocalEvents:
         self._lines: dict[int, Line] = {}
         self._rebuilds: dict[int, Rebuild] = {}
         self._contended: dict[int, int] = {}
+        self._turns: Turns[int] = Turns()
         self._flights: SingleFlight[TransactionKey, StoredEvent] = SingleFlight()
         self._answers: OrderedDict[TransactionKey, tuple[int, EventID]] = OrderedDict()
 
@@ -116,10 +118,7 @@ class LocalEvents:
         sendings: list[Sending] = []
         try:
             for draft in drafts:
-                room = await self._room_of(draft)
-                sending = await self._preparation.prepare(room.nid, draft)
-                await self._submit(room, sending, now)
-                sendings.append(sending)
+                sendings.append(await self._queue(await self._room_of(draft), draft, None, now))
         finally:
             results: list[StoredEvent | Exception] = []
             for sending in sendings:
@@ -141,8 +140,7 @@ class LocalEvents:
         return room
 
     async def _send(self, room: Room, draft: EventDraft, txn: TransactionKey | None, now: int) -> StoredEvent:
-        sending = await self._preparation.prepare(room.nid, draft, txn)
-        await self._submit(room, sending, now)
+        sending = await self._queue(room, draft, txn, now)
         try:
             stored = await sending.done
         except TransactionRepeated as used:
@@ -161,6 +159,16 @@ class LocalEvents:
         if event_id not in found:
             raise NotFound("The event of this transaction ID is gone")
         return found[event_id]
+
+    async def _queue(self, room: Room, draft: EventDraft, txn: TransactionKey | None, now: int) -> Sending:
+        """Build an event and queue its write, after all that came before it to the room."""
+        await self._turns.take(room.nid)
+        try:
+            sending = await self._preparation.prepare(room.nid, draft, txn)
+            await self._submit(room, sending, now)
+        finally:
+            self._turns.give(room.nid)
+        return sending
 
     async def _submit(self, room: Room, sending: Sending, now: int) -> None:
         """Build an event on the room's line and queue its write; waits only for what is not in memory."""
@@ -184,9 +192,8 @@ class LocalEvents:
                 stored = build(line.place, sending, state, auth, now, self._author)
                 self._commit(room, line, sending, stored)
                 return
-            root = line.place.root
             change = await self._change(room.nid, line, sending, auth, state.get(own))
-            if line.broken or line.place.root != root:
+            if line.broken:
                 continue
             stored = build(line.place, sending, state, auth, now, self._author)
             members = member_changes(sending, stored, state.get(own), self._author.server_name)
@@ -209,7 +216,7 @@ class LocalEvents:
         auth: Sequence[StoredEvent],
         before: StoredEvent | None,
     ) -> StateChange:
-        """Work out what a state event changes; meanwhile the line stays, and messages may join it."""
+        """Work out what a state event changes; meanwhile the line stays."""
         own = sending.state_key
         assert own is not None
         self._join(room_nid, line)
