@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from bench.client import Client
 from bench.deliveries import Deliveries, stop_tasks
-from bench.figures import Figures, percentile
+from bench.figures import Figures, latency_line
 from bench.stage import Stage
 
 READERS = 100
@@ -64,17 +64,19 @@ async def _at_rate(
     requests = []
     for mark in range(1000, 1000 + int(stage.scale.seconds * RATE)):
         earlier.send(mark, readers)
-        requests.append(asyncio.create_task(sender_exchange(sender, room_id, mark)))
+        requests.append(asyncio.create_task(_send_apart(sender, room_id, mark)))
         await asyncio.sleep(1 / RATE)
     complete = await earlier.wait(PATIENCE_SECONDS)
     await stop_tasks(requests)
-    p50, p99 = (percentile(earlier.latencies, share) * 1000 for share in (0.5, 0.99))
-    first = f"alone: p50 {percentile(alone, 0.5) * 1000:.3g} ms"
-    share = f"{len(earlier.latencies)}/{earlier.expected}" if not complete else "all"
-    return [first, f"at {RATE:g}/s: p50 {p50:.3g} ms, p99 {p99:.3g} ms", f"{share} delivered"]
+    delivered = "all" if complete else f"{len(earlier.latencies)} of {earlier.expected}"
+    return [
+        f"alone: {latency_line(alone)}",
+        f"at {RATE:g}/s: {latency_line(earlier.latencies)}",
+        f"{delivered} delivered",
+    ]
 
 
-async def sender_exchange(sender: Client, room_id: str, mark: int) -> None:
+async def _send_apart(sender: Client, room_id: str, mark: int) -> None:
     """Send one message on a connection of its own, so that a slow answer delays no other."""
     connection = type(sender.connection)(sender.connection.port)
     try:

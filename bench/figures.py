@@ -15,6 +15,17 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
+def number(value: float) -> str:
+    """Write a number with three significant digits, never with an exponent."""
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def latency_line(latencies: Sequence[float]) -> str:
+    """Write the median and the 99th percentile of latencies given in seconds."""
+    p50, p99 = (number(percentile(latencies, share) * 1000) for share in (0.5, 0.99))
+    return f"p50 {p50} ms, p99 {p99} ms"
+
+
 @frozen
 class Figures:
     """Operations done in some seconds, their latencies (seconds), and CPU milliseconds by who used them.
@@ -33,13 +44,12 @@ class Figures:
         """Give the figures as lines of a table's cell."""
         lines = []
         if self.cpu_ms:
-            shares = [f"{used / max(self.operations, 1):.3g} {who}" for who, used in self.cpu_ms.items()]
+            shares = [f"{number(used / max(self.operations, 1))} {who}" for who, used in self.cpu_ms.items()]
             lines.append(f"{' + '.join(shares)} ms CPU/{self.unit}")
         if self.operations > 1 and self.seconds:
-            lines.append(f"{self.operations / self.seconds:.3g} {self.unit}s/s")
+            lines.append(f"{number(self.operations / self.seconds)} {self.unit}s/s")
         if self.latencies:
-            p50, p99 = (percentile(self.latencies, share) * 1000 for share in (0.5, 0.99))
-            lines.append(f"p50 {p50:.3g} ms, p99 {p99:.3g} ms")
+            lines.append(latency_line(self.latencies))
         return [*lines, *self.notes]
 
     def to_json(self) -> dict[str, object]:

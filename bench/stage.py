@@ -82,7 +82,11 @@ class Stage:
                 return
 
     async def meter(self, *, federated: bool = False) -> Meter:
-        """Give a started meter, once the servers rest."""
+        """Give a started meter, once the database knows its tables and the servers rest."""
+        for host in self.hosts:
+            database = host.server.place.database
+            if self.hall.postgres is not None and database is not None:
+                await asyncio.to_thread(self.hall.postgres.analyze, database)
         await self.settle()
         counters: dict[str, Callable[[], float]] = {"server": lambda: cpu_ms(self.home.pid)}
         if federated:

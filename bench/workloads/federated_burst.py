@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
 
 from bench.client import Client
 from bench.deliveries import Deliveries, long_poll, stop_tasks
@@ -40,13 +41,20 @@ async def play(stage: Stage) -> Figures:
         burst = meter.elapsed() - burst
         await deliveries.wait(PATIENCE_SECONDS if not stage.scale.quick else 10)
         meter.latencies = deliveries.latencies
-        order = "in order" if there == here else f"order differs ({len(there)} there, {len(here)} here)"
-        seen = f"{len(deliveries.latencies)} of {deliveries.expected} in /sync, {order}"
+        order = "in order" if _is_in_order(there, here) else "in another order"
+        seen = f"{len(there)} of {deliveries.expected} in /sync, {order}"
         return await meter.finish("event", deliveries.expected, [f"sent in {burst:.1f} s", seen])
     finally:
         await stop_tasks(tasks)
         for client in (meeting.reader, meeting.sender):
             client.connection.close()
+
+
+def _is_in_order(there: Sequence[int], here: Sequence[int]) -> bool:
+    """Tell whether what came there, whole or not, came in the order it has here, each once."""
+    places = {mark: place for place, mark in enumerate(here)}
+    found = [places.get(mark, -1) for mark in there]
+    return all(earlier < later for earlier, later in pairwise(found))
 
 
 async def _send_all(count: int, senders: Sequence[Client], meeting: Meeting, deliveries: Deliveries) -> None:

@@ -39,6 +39,11 @@ class Command:
     user: str | None = None
     stop_signal: signal.Signals = signal.SIGTERM
 
+    @property
+    def title(self) -> str:
+        """Give the program's name with its first arguments."""
+        return " ".join([Path(self.argv[0]).name, *self.argv[1:3]])
+
 
 @mutable
 class Program:
@@ -51,7 +56,7 @@ class Program:
     def pid(self) -> int:
         """Give the process id; raise when it was never started."""
         if self._child is None:
-            raise ProgramFailed(f"{self.command.argv[0]} was not started")
+            raise ProgramFailed(f"{self.command.title} was not started")
         return self._child.pid
 
     @property
@@ -62,7 +67,7 @@ class Program:
     def start(self) -> None:
         """Start the child, its output appended to its log."""
         if self.is_running:
-            raise ProgramFailed(f"{self.command.argv[0]} is running already")
+            raise ProgramFailed(f"{self.command.title} is running already")
         with self.command.log.open("ab") as log:
             self._child = subprocess.Popen(
                 list(self.command.argv),
@@ -105,11 +110,11 @@ class Program:
             return not self.is_running or is_ready()
 
         try:
-            await wait_until(ready_or_dead, f"{self.command.argv[:3]} to be ready", sleep, seconds)
+            await wait_until(ready_or_dead, f"{self.command.title} to be ready", sleep, seconds)
         except ProgramFailed as late:
             raise ProgramFailed(f"{late}\n{self.log_tail()}") from late
         if not self.is_running:
-            raise ProgramFailed(f"{self.command.argv[:3]} ended at start:\n{self.log_tail()}")
+            raise ProgramFailed(f"{self.command.title} ended at start:\n{self.log_tail()}")
 
     def log_tail(self, size: int = 3000) -> str:
         """Give the end of the log."""
