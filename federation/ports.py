@@ -9,8 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import ParamSpec, Protocol, TypeVar
 
-from homeserver.events.stored import StoredEvent
-from protocol.identifiers import ServerName
+from attrs import frozen
+
+from homeserver.events.stored import Status, StoredEvent
+from protocol.canonical_json import JsonObject
+from protocol.events import Event
+from protocol.identifiers import EventID, RoomID, ServerName, UserID
+from protocol.room_versions import RoomVersion
 from storage.feed import Entry
 
 P = ParamSpec("P")
@@ -51,4 +56,79 @@ class RoomServers(Protocol):
 
     async def at(self, room_nid: int, root: bytes) -> Collection[ServerName]:
         """Give the servers with a joined member in the state with this root."""
+        ...
+
+
+@frozen
+class ImportedRoom:
+    """A room as a server in it gave it to us on joining: checked events, whose state is yet to be judged."""
+
+    version: RoomVersion
+    room_id: RoomID
+    create: Event
+    join: Event
+    """Our user's join, signed by all who must."""
+    state: Sequence[Event]
+    """The state before the join."""
+    auth_chain: Sequence[Event]
+    resident: ServerName
+    """The server it came from."""
+    servers: Sequence[ServerName]
+    """The servers said to be in the room."""
+
+
+@frozen
+class Outcome:
+    """What became of a received event: its status, and why, if it was not accepted."""
+
+    status: Status
+    stored: StoredEvent | None = None
+    reason: str = ""
+
+
+class ReceivedEvents(Protocol):
+    """Places events of other servers (`homeserver.events.receiving`)."""
+
+    async def receive(
+        self, room_nid: int, event: Event, *, origin: ServerName, now: int, federate: bool = False
+    ) -> Outcome:
+        """Authorize and place an event; `federate`: we pass it on to the servers in the room."""
+        ...
+
+    async def import_room(self, room: ImportedRoom, *, now: int) -> int:
+        """Take over a room a local user has joined, and give its nid; raises MatrixError if it cannot be."""
+        ...
+
+    async def record_outside(
+        self, version: RoomVersion, event: Event, stripped_state: Sequence[JsonObject], *, now: int
+    ) -> None:
+        """Keep an invite to or knock by a local user in a room this server is not in, and tell the user."""
+        ...
+
+    async def record_leave(self, room_id: RoomID, user_id: UserID, event: Event | None, *, now: int) -> None:
+        """Keep that a local user has left a room this server is not in; None: no server has heard of it."""
+        ...
+
+
+class AuthChains(Protocol):
+    """Walks auth chains of a room this server is in."""
+
+    async def chain(self, room_nid: int, event_ids: Collection[EventID]) -> Sequence[Event]:
+        """Give all events in the auth chains of these events, not themselves."""
+        ...
+
+
+class LocalUsers(Protocol):
+    """Knows the accounts of this server."""
+
+    async def exists(self, user_id: UserID) -> bool:
+        """Tell whether there is an active account."""
+        ...
+
+
+class InvitePermissions(Protocol):
+    """Whether a local user takes invites."""
+
+    async def require_allowed(self, sender: UserID, target: UserID, room_id: RoomID) -> None:
+        """Raise Forbidden or `M_INVITE_BLOCKED` if the user, or this server, does not take the invite."""
         ...

@@ -1,0 +1,108 @@
+"""Joining a room through another server.
+
+Templates are asked of several servers with a small stagger, since one that does not answer must not cost
+the user half a minute; the join itself is handed to one server after another.
+
+Source: server-server-api.md, "Joining Rooms".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import SystemRandom
+
+from attrs import frozen
+from protocol.auth_rules import check_auth
+
+from federation.asking import SendRefused, TemplateRefused, in_order, make_through, told
+from federation.failures import BadAnswer
+from federation.handshakes import Handshakes, JoinAnswer
+from federation.own_keys import Identity
+from federation.ports import ImportedRoom, ReceivedEvents
+from federation.templates import Template, Wish, build_from
+from homeserver.clock import Clock
+from homeserver.single_flight import SingleFlight
+from protocol.errors import MatrixError, NotFound
+from protocol.events import Event
+from protocol.identifiers import RoomID, ServerName
+
+DEADLINE = 300_000
+"""Milliseconds after which no further server is tried."""
+
+CREATE = ("m.room.create", "")
+
+
+@frozen
+class Joining:
+    """Joins rooms through other servers; one join at a time for each room."""
+
+    identity: Identity
+    handshakes: Handshakes
+    received: ReceivedEvents
+    clock: Clock
+    random: SystemRandom
+    under_way: SingleFlight[tuple[RoomID, str], int]
+
+    async def join(self, wish: Wish, via: Sequence[ServerName]) -> int:
+        """Join, and give the nid of the room, which is then known here.
+
+        Raises what the last server answered, where it may be told; NotFound without servers to ask.
+        """
+        return await self.under_way.run((wish.room_id, wish.user_id), lambda: self._join(wish, via))
+
+    async def _join(self, wish: Wish, via: Sequence[ServerName]) -> int:
+        """Try servers until one lets us in."""
+        servers = in_order(via, self.identity.server_name, self.random)
+        failure: MatrixError = NotFound("No server is known that is in this room")
+        deadline = self.clock.now_ms() + DEADLINE
+        while servers and self.clock.now_ms() < deadline:
+            try:
+                template = await make_through(self.handshakes, self.clock, servers, wish)
+                return await self._through(template, wish)
+            except TemplateRefused as refused:
+                raise told(refused.reason) from None
+            except SendRefused as refused:
+                failure = refused.reason
+                servers = [server for server in servers if server != refused.server]
+        raise told(failure)
+
+    async def _through(self, template: Template, wish: Wish) -> int:
+        """Join through the server of a template."""
+        now = self.clock.now_ms()
+        try:
+            join = build_from(template, wish, self.identity, now)
+            answer = await self.handshakes.send_join(template.server, join)
+            room = _checked_room(template, answer)
+            return await self.received.import_room(room, now=now)
+        except MatrixError as error:
+            raise SendRefused(template.server, error) from error
+
+
+def _checked_room(template: Template, answer: JoinAnswer) -> ImportedRoom:
+    """See that the answer describes the room we joined, and that our join passes in it; raises BadAnswer."""
+    server, join = template.server, answer.join
+    state = {event.key: event for event in answer.state if event.is_state}
+    create = state.get(CREATE) or _create_in(answer.auth_chain)
+    if create is None or create.event_id not in {event.event_id for event in answer.state}:
+        raise BadAnswer(server, "a room without its create event")
+    stated = create.content.get("room_version", "1")
+    if stated != template.version.id:
+        raise BadAnswer(server, "a room of another version than was promised")
+    try:
+        check_auth(join, state)
+    except MatrixError:
+        raise BadAnswer(server, "a room that does not allow our join") from None
+    return ImportedRoom(
+        template.version,
+        join.room_id,
+        create,
+        join,
+        answer.state,
+        answer.auth_chain,
+        server,
+        answer.servers,
+    )
+
+
+def _create_in(events: Sequence[Event]) -> Event | None:
+    return next((event for event in events if event.type == CREATE[0] and event.state_key == ""), None)

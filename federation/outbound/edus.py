@@ -1,0 +1,107 @@
+"""Where EDUs come from: durable ones from the database, passing ones from memory.
+
+A source is asked when a transaction to a destination is built, and told when it arrived. To-device
+messages are durable. Typing, presence and receipts are passing: the last value of a key wins, and what
+could not be delivered is dropped.
+
+Source: server-server-api.md, "EDUs".
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Protocol
+
+from attrs import define, field, frozen
+
+from protocol.identifiers import ServerName
+from storage.outbound_edus import OutboundEduStore
+
+MAX_PASSING = 1_000
+"""Passing EDUs kept for one destination; beyond it the oldest are dropped."""
+MAX_DESTINATIONS = 20_000
+
+
+@frozen
+class EduBatch:
+    """EDUs for one transaction, canonical JSON each; `receipt` names them to the source that gave them."""
+
+    edus: Sequence[bytes]
+    receipt: object
+
+
+class EduSource(Protocol):
+    """A source of EDUs for destinations."""
+
+    async def take(self, server: ServerName, limit: int) -> EduBatch:
+        """Give at most `limit` EDUs for `server`; they stay its until delivered, or are passing."""
+        ...
+
+    async def delivered(self, server: ServerName, receipt: object) -> None:
+        """Note that a batch arrived, or was refused for good."""
+        ...
+
+    def gave_up(self, server: ServerName) -> None:
+        """Note that `server` does not answer: passing EDUs for it need not be kept."""
+
+
+@frozen
+class DurableEdus:
+    """EDUs that must arrive, kept in the database until they do."""
+
+    store: OutboundEduStore
+
+    async def take(self, server: ServerName, limit: int) -> EduBatch:
+        """Give the oldest EDUs that wait for `server`."""
+        queued = await self.store.next(server, limit)
+        return EduBatch([one.edu for one in queued], [one.edu_nid for one in queued])
+
+    async def delivered(self, server: ServerName, receipt: object) -> None:
+        """Forget a batch."""
+        assert isinstance(receipt, list)
+        await self.store.delivered(receipt)
+
+    def gave_up(self, server: ServerName) -> None:
+        """Do nothing: they wait in the database."""
+
+
+@define
+class PassingEdus:
+    """EDUs of which only the newest counts: typing, presence, receipts."""
+
+    _waiting: OrderedDict[ServerName, OrderedDict[Hashable, bytes]] = field(factory=OrderedDict, init=False)
+    _wake: list[Callable[[ServerName], None]] = field(factory=list, init=False)
+
+    def on_waiting(self, wake: Callable[[ServerName], None]) -> None:
+        """Have `wake` told of each server for which an EDU waits."""
+        self._wake.append(wake)
+
+    def put(self, server: ServerName, key: Hashable, edu: bytes) -> None:
+        """Queue canonical JSON for `server` in place of what waits under the same key."""
+        waiting = self._waiting.setdefault(server, OrderedDict())
+        waiting.pop(key, None)
+        waiting[key] = edu
+        if len(waiting) > MAX_PASSING:
+            waiting.popitem(last=False)
+        if len(self._waiting) > MAX_DESTINATIONS:
+            self._waiting.popitem(last=False)
+        for wake in self._wake:
+            wake(server)
+
+    async def take(self, server: ServerName, limit: int) -> EduBatch:
+        """Give the oldest EDUs that wait for `server`, and forget them."""
+        waiting = self._waiting.get(server)
+        taken: list[bytes] = []
+        while waiting and len(taken) < limit:
+            taken.append(waiting.popitem(last=False)[1])
+        if not waiting:
+            self._waiting.pop(server, None)
+        return EduBatch(taken, None)
+
+    async def delivered(self, server: ServerName, receipt: object) -> None:
+        """Do nothing: they are forgotten already."""
+
+    def gave_up(self, server: ServerName) -> None:
+        """Forget what waits for a server that does not answer."""
+        self._waiting.pop(server, None)
