@@ -6,12 +6,12 @@ whatever was named, since state may rest on outliers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from storage.database import Transaction
 from storage.text import escape
+from storage.transactions import TransactionKey
 
 
 class ClientEventRow(NamedTuple):
@@ -65,7 +65,7 @@ _IDS = "SELECT room_nid, room_id FROM rooms WHERE room_nid IN ?"
 
 _TRANSACTIONS = (
     "WITH wanted(room_nid, event_nid) AS ( VALUES ?)"
-    " SELECT t.room_nid, t.event_nid, t.user_nid, t.device_id, t.txn_id FROM wanted JOIN transactions AS t"
+    " SELECT t.room_nid, t.event_nid, t.user_nid, t.device_id, t.key FROM wanted JOIN transactions AS t"
     " ON t.room_nid = wanted.room_nid AND t.event_nid = wanted.event_nid"
 )
 
@@ -124,4 +124,8 @@ def transaction_ids(
     """Give the transaction IDs of events that this device sent, by (room nid, event nid)."""
     found = tx.values(_TRANSACTIONS, wanted) if wanted else []
     sent_by = (user_nid, escape(device_id))
-    return {(row[0], row[1]): json.loads(row[4]) for row in found if (row[2], row[3]) == sent_by}
+    return {
+        (row[0], row[1]): TransactionKey(row[2], row[3], row[4]).txn_id
+        for row in found
+        if (row[2], row[3]) == sent_by
+    }

@@ -53,6 +53,7 @@ class UserRooms:
         self._held: OrderedDict[int, _Held] = OrderedDict()
         self._by_room: dict[int, set[int]] = {}
         self._stale: dict[int, bool] = {}
+        self._unsettled: set[int] = set()
 
     async def of(self, user_nid: int) -> Mapping[int, UserRoom]:
         """Give a user's rooms as of the feed's position, by room nid."""
@@ -71,6 +72,17 @@ class UserRooms:
     def known_users(self, room_nid: int) -> Collection[int]:
         """Give the users held who have anything to do with a room."""
         return self._by_room.get(room_nid, ())
+
+    def is_joined(self, user_nid: int, room_nid: int) -> bool:
+        """Tell whether a user is held and joined in a room."""
+        held = self._held.get(user_nid)
+        room = None if held is None else held.rooms.get(room_nid)
+        return room is not None and room.membership is Membership.JOIN
+
+    def take_unsettled(self) -> set[int]:
+        """Give the users no longer held since the last call: anything may concern them."""
+        unsettled, self._unsettled = self._unsettled, set()
+        return unsettled
 
     def apply(self, entries: Sequence[Entry]) -> None:
         """Follow the feed. A listener, before any session is woken."""
@@ -122,6 +134,8 @@ class UserRooms:
         if user_nid in self._stale:
             self._stale[user_nid] = True
         held = self._held.pop(user_nid, None) if user_nid is not None else None
+        if held is not None and user_nid is not None:
+            self._unsettled.add(user_nid)
         for room_nid in held.rooms if held is not None else ():
             users = self._by_room.get(room_nid)
             if users is not None and user_nid is not None:

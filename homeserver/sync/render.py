@@ -180,7 +180,7 @@ def _redacted(raw: bytes, version: RoomVersion) -> bytes:
 
 def _membership(pdu: _Pdu) -> str | None:
     """Read the membership a member event sets."""
-    if pdu.type != b'"m.room.member"' or pdu.state_key is msgspec.UNSET:
+    if bytes(pdu.type) != b'"m.room.member"' or pdu.state_key is msgspec.UNSET:
         return None
     value = _decode_member(pdu.content).membership
     return value if isinstance(value, str) else None
@@ -199,7 +199,7 @@ def _text(raw: msgspec.Raw) -> str:
 def _body(pdu: _Pdu, event_id: EventID) -> tuple[bytes, int]:
     """Make the body and tell where its content ends."""
     content, redacts = bytes(pdu.content), pdu.redacts
-    if pdu.type == b'"m.room.redaction"':
+    if bytes(pdu.type) == b'"m.room.redaction"':
         content, redacts = _both_redacts(content, redacts)
     parts = [
         _CONTENT,

@@ -1,0 +1,97 @@
+"""The long poll: answer at once if there is news, else wait for some until the timeout.
+
+First syncs are the costly ones: few run at a time, and a request equal to one under way shares its
+answer (security: D10).
+
+Source: client-server-api/_index.md, "Syncing".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from twisted.internet.defer import Deferred, DeferredSemaphore
+
+from homeserver.clock import Clock
+from homeserver.single_flight import SingleFlight
+from homeserver.sync.delta import Delta
+from homeserver.sync.feed import SessionFeed
+from homeserver.sync.session import Options, Session
+from homeserver.sync.tokens import SyncToken
+from homeserver.sync.waiting import Waiters
+
+MAX_TIMEOUT_MS = 120_000
+FIRST_SYNCS = 4
+"""First syncs computed at the same time."""
+
+
+class _Wait:
+    """One wait for a wake-up or the timeout; a wake-up that comes early is not lost."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Start not woken."""
+        self._clock = clock
+        self._woken = False
+        self._waiting: Deferred[None] | None = None
+
+    def wake(self) -> None:
+        """End the wait, or the next one."""
+        self._woken = True
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            waiting.callback(None)
+
+    async def until(self, seconds: float) -> None:
+        """Wait for `wake`, at most so long."""
+        if not self._woken:
+            waiting = self._waiting = Deferred()
+            timer = self._clock.call_later(seconds, self.wake)
+            try:
+                await waiting
+            finally:
+                self._waiting = None
+                if timer.active():
+                    timer.cancel()
+        self._woken = False
+
+
+class LongPoll:
+    """Serves `/sync`."""
+
+    def __init__(self, feed: SessionFeed, waiters: Waiters, clock: Clock) -> None:
+        """Start with nobody waiting."""
+        self._feed = feed
+        self._waiters = waiters
+        self._clock = clock
+        self._first: SingleFlight[Hashable, Delta] = SingleFlight()
+        self._turns = DeferredSemaphore(FIRST_SYNCS)
+
+    async def sync(
+        self, session: Session, since: SyncToken | None, options: Options, timeout_ms: int
+    ) -> Delta:
+        """Give what changed; without news, wait for it up to `timeout_ms` and else give an empty answer."""
+        if since is None or options.full_state:
+            key = (session, since, options.filter, options.state_after, options.full_state)
+            return await self._first.run(key, lambda: self._in_turn(session, since, options))
+        deadline = self._clock.now_ms() + min(timeout_ms, MAX_TIMEOUT_MS)
+        wait = _Wait(self._clock)
+        subscription = self._waiters.subscribe(session.user_nid, wait.wake)
+        at = since
+        try:
+            while True:
+                now = self._clock.now_ms()
+                delta = await self._feed.delta(session, at, options, now=now)
+                if not delta.is_empty or self._clock.now_ms() >= deadline:
+                    return delta
+                at = delta.next_batch
+                await wait.until((deadline - self._clock.now_ms()) / 1000)
+        finally:
+            subscription.cancel()
+
+    async def _in_turn(self, session: Session, since: SyncToken | None, options: Options) -> Delta:
+        """Compute a first sync when its turn has come."""
+        await self._turns.acquire()
+        try:
+            return await self._feed.delta(session, since, options, now=self._clock.now_ms())
+        finally:
+            self._turns.release()
