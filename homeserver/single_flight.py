@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Coroutine, Hashable
+from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -13,26 +13,25 @@ T = TypeVar("T")
 
 
 class SingleFlight(Generic[K, T]):
-    """Run a coroutine once per key at a time; whoever asks meanwhile gets the same answer or failure."""
+    """Run a coroutine once per key at a time; whoever asks meanwhile gets the same answer or failure.
+
+    All are answered in the order of asking.
+    """
 
     def __init__(self) -> None:
         """Start with nothing under way."""
         self._waiting: dict[K, list[Deferred[T]]] = {}
 
-    async def run(self, key: K, work: Callable[[], Awaitable[T]]) -> T:
+    async def run(self, key: K, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Give the answer of `work()`, or of the one that is already under way for `key`."""
+        answer: Deferred[T] = Deferred()
         if key in self._waiting:
-            answer: Deferred[T] = Deferred()
             self._waiting[key].append(answer)
-            return await answer
-        self._waiting[key] = []
-        try:
-            result = await work()
-        except BaseException:
-            failure = Failure()
-            for waiting in self._waiting.pop(key):
-                waiting.errback(failure)
-            raise
+        else:
+            self._waiting[key] = [answer]
+            Deferred.fromCoroutine(work()).addBoth(self._tell, key)
+        return await answer
+
+    def _tell(self, result: T | Failure, key: K) -> None:
         for waiting in self._waiting.pop(key):
             waiting.callback(result)
-        return result

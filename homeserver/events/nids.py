@@ -112,6 +112,7 @@ class Nids:
         self._users: _Recent[UserID, int] = _Recent(MAX_USERS)
         self._user_ids: _Recent[int, UserID] = _Recent(MAX_USERS)
         self._rooms: _Recent[RoomID, Room] = _Recent(MAX_ROOMS)
+        self._asking: SingleFlight[RoomID, Room | None] = SingleFlight()
         self._rooms_by_nid: _Recent[int, Room] = _Recent(MAX_ROOMS)
 
     def next_event(self) -> int:
@@ -158,8 +159,9 @@ class Nids:
     async def known_room(self, room_id: RoomID) -> Room | None:
         """Look a room up by its ID; None for a room not known here."""
         room = self._rooms.get(room_id)
-        if room is not None:
-            return room
+        return room if room is not None else await self._asking.run(room_id, lambda: self._find(room_id))
+
+    async def _find(self, room_id: RoomID) -> Room | None:
         row = await self._database.read(nids.room_by_id, room_id)
         return None if row is None else self.remember_room(row)
 
