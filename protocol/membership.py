@@ -1,0 +1,243 @@
+"""Memberships: which change from which, by whom, under which join rule. Rule 5 of the auth rules.
+
+Source: rooms/v12.md, "Authorisation rules", 5; rooms/v7.md (knocking), v8.md (restricted), v10.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+from attrs import frozen
+
+from protocol.canonical_json import JsonObject
+from protocol.errors import Forbidden, MatrixError
+from protocol.events import Event
+from protocol.identifiers import KeyID, ServerName, StateKey, UserID
+from protocol.power_levels import PowerLevels, creators_of
+from protocol.room_versions import RoomVersion
+from protocol.signing import VerifyKey, decode_base64, verify_json
+
+MEMBER: Final = "m.room.member"
+MAX_THIRD_PARTY_CHECKS: Final = 16
+"""Signatures times keys looked at on a third-party invite."""
+
+
+class AuthError(Forbidden):
+    """The authorisation rules reject an event."""
+
+
+def membership_of(state: Mapping[StateKey, Event], user_id: str) -> str:
+    """Give a user's membership at a state; one who never was there has left."""
+    event = state.get((MEMBER, user_id))
+    found = None if event is None else event.content.get("membership")
+    return found if isinstance(found, str) else "leave"
+
+
+def third_party_token(content: Mapping[str, Any]) -> str | None:
+    """Give the token of a third-party invite, None if it has none."""
+    invite = content.get("third_party_invite")
+    signed = invite.get("signed") if isinstance(invite, dict) else None
+    token = signed.get("token") if isinstance(signed, dict) else None
+    return token if isinstance(token, str) else None
+
+
+@frozen(eq=False)
+class _Case:
+    """A membership to judge, with what all the rules ask."""
+
+    event: Event
+    state: Mapping[StateKey, Event]
+    create: Event
+    power: PowerLevels
+    target: UserID
+
+    @property
+    def version(self) -> RoomVersion:
+        return self.event.version
+
+    @property
+    def sender(self) -> str:
+        return membership_of(self.state, self.event.sender)
+
+    @property
+    def present(self) -> str:
+        return membership_of(self.state, self.target)
+
+    @property
+    def join_rule(self) -> object:
+        rules = self.state.get(("m.room.join_rules", ""))
+        return "invite" if rules is None else rules.content.get("join_rule")
+
+    @property
+    def level(self) -> int:
+        return self.power.user(self.event.sender)
+
+
+def check_membership(
+    event: Event, state: Mapping[StateKey, Event], create: Event, power: PowerLevels
+) -> None:
+    """Judge a member event by the state of the room.
+
+    Raises:
+        AuthError: the rules reject it.
+    """
+    if event.state_key is None:  # 5.1
+        raise AuthError("a member event needs a state_key")
+    membership = event.content.get("membership")
+    check = _CHECKS.get(membership) if isinstance(membership, str) else None
+    if check is None:  # 5.1, 5.8
+        raise AuthError("the membership is unknown")
+    check(_Case(event, state, create, power, UserID(event.state_key)))
+
+
+def _check_join(case: _Case) -> None:
+    if _is_first_join(case):  # 5.3.1
+        return
+    if case.event.sender != case.target:  # 5.3.2
+        raise AuthError("a user can only join by themselves")
+    if case.present == "ban":  # 5.3.3
+        raise AuthError("You are banned from this room")
+    rule, inside = case.join_rule, case.present in ("join", "invite")
+    if rule == "public":  # 5.3.6
+        return
+    if rule == "invite" or (rule == "knock" and case.version.knock):  # 5.3.4
+        allowed = inside
+    elif _is_restricted(case.version, rule):  # 5.3.5
+        allowed = inside or _is_authorised(case)
+    else:
+        allowed = False
+    if not allowed:
+        raise AuthError("You are not invited to this room")
+
+
+def _is_first_join(case: _Case) -> bool:
+    if case.event.prev_events != (case.create.event_id,):
+        return False
+    if case.version.privileged_creators:
+        return case.target == case.create.sender
+    return case.target in creators_of(case.version, case.create)
+
+
+def _is_restricted(version: RoomVersion, rule: object) -> bool:
+    if rule == "restricted":
+        return version.restricted_join
+    return rule == "knock_restricted" and version.knock_restricted_join
+
+
+def _is_authorised(case: _Case) -> bool:
+    """Tell whether the user named as authority is joined and may invite; its server's signature is checked before."""
+    authority = case.event.content.get("join_authorised_via_users_server")
+    if not isinstance(authority, str) or membership_of(case.state, authority) != "join":
+        return False
+    return case.power.user(UserID(authority)) >= case.power.invite
+
+
+def _check_invite(case: _Case) -> None:
+    if "third_party_invite" in case.event.content:  # 5.4.1
+        _check_third_party(case)
+        return
+    _require_joined(case)  # 5.4.2
+    if case.present in ("join", "ban"):  # 5.4.3
+        raise AuthError(f"{case.target} is {'banned' if case.present == 'ban' else 'already in the room'}")
+    if case.level < case.power.invite:  # 5.4.4
+        raise AuthError("You may not invite users to this room")
+
+
+def _check_third_party(case: _Case) -> None:
+    if case.present == "ban":  # 5.4.1.1
+        raise AuthError(f"{case.target} is banned")
+    invite = case.event.content["third_party_invite"]
+    signed = invite.get("signed") if isinstance(invite, dict) else None
+    token = third_party_token(case.event.content)
+    if not isinstance(signed, dict) or token is None or signed.get("mxid") != case.target:  # 5.4.1.2 to 4
+        raise AuthError("the third-party invite is not for this user")
+    issued = case.state.get(("m.room.third_party_invite", token))
+    if issued is None or issued.sender != case.event.sender:  # 5.4.1.5 and 6
+        raise AuthError("the third-party invite was not issued by the sender")
+    if not _is_signed_by_any(signed, list(_public_keys(issued.content))):  # 5.4.1.7
+        raise AuthError("the third-party invite bears no good signature")
+
+
+def _public_keys(content: Mapping[str, Any]) -> Iterator[str]:
+    single, several = content.get("public_key"), content.get("public_keys")
+    if isinstance(single, str):
+        yield single
+    for item in several if isinstance(several, list) else ():
+        key = item.get("public_key") if isinstance(item, dict) else None
+        if isinstance(key, str):
+            yield key
+
+
+def _is_signed_by_any(signed: JsonObject, keys: list[str]) -> bool:
+    signatures = signed.get("signatures")
+    if not isinstance(signatures, dict):
+        return False
+    checks = [
+        (server, key_id, key)
+        for server, by_key in signatures.items()
+        if isinstance(by_key, dict)
+        for key_id in by_key
+        if key_id.startswith("ed25519:")
+        for key in keys
+    ]
+    return any(_is_signed(signed, *check) for check in checks[:MAX_THIRD_PARTY_CHECKS])
+
+
+def _is_signed(signed: JsonObject, server: str, key_id: str, key: str) -> bool:
+    try:
+        verify_json(signed, ServerName(server), KeyID(key_id), VerifyKey(_key_bytes(key)))
+    except (MatrixError, ValueError):
+        return False
+    return True
+
+
+def _key_bytes(text: str) -> bytes:
+    """Read a public key, which identity servers write in either alphabet."""
+    return decode_base64(text.replace("-", "+").replace("_", "/").rstrip("="))
+
+
+def _check_leave(case: _Case) -> None:
+    if case.event.sender == case.target:  # 5.5.1
+        allowed = ("invite", "join", "knock") if case.version.knock else ("invite", "join")
+        if case.present not in allowed:
+            raise AuthError("You are not in this room")
+        return
+    _require_joined(case)  # 5.5.2
+    if case.present == "ban" and case.level < case.power.ban:  # 5.5.3
+        raise AuthError("You may not unban users in this room")
+    if case.level < case.power.kick or case.power.user(case.target) >= case.level:  # 5.5.4
+        raise AuthError(f"You may not remove {case.target} from this room")
+
+
+def _check_ban(case: _Case) -> None:
+    _require_joined(case)  # 5.6.1
+    if case.level < case.power.ban or case.power.user(case.target) >= case.level:  # 5.6.2
+        raise AuthError(f"You may not ban {case.target} from this room")
+
+
+def _check_knock(case: _Case) -> None:
+    rule, version = case.join_rule, case.version
+    knockable = version.knock and (
+        rule == "knock" or (rule == "knock_restricted" and version.knock_restricted_join)
+    )
+    if not knockable:  # 5.7.1
+        raise AuthError("This room takes no knocks")
+    if case.event.sender != case.target:  # 5.7.2
+        raise AuthError("a user can only knock by themselves")
+    if case.present in ("ban", "invite", "join"):  # 5.7.3
+        raise AuthError("You cannot knock on this room")
+
+
+def _require_joined(case: _Case) -> None:
+    if case.sender != "join":
+        raise AuthError("You are not in this room")
+
+
+_CHECKS: Final[Mapping[str, Callable[[_Case], None]]] = {
+    "join": _check_join,
+    "invite": _check_invite,
+    "leave": _check_leave,
+    "ban": _check_ban,
+    "knock": _check_knock,
+}

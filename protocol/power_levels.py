@@ -1,0 +1,147 @@
+"""Power levels: who may do what, as the room's state says it or as the defaults have it.
+
+Nonsense in the content never raises: a malformed level counts as absent, as the rules let no malformed
+event be accepted in versions that forbid it, and old rooms hold what they hold.
+
+Source: client-server-api/_index.md, "m.room.power_levels"; rooms/v1.md and v10.md, "Power levels".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from attrs import frozen
+
+from protocol.events import Event
+from protocol.identifiers import UserID
+from protocol.room_versions import RoomVersion
+
+INFINITE: Final = 1 << 62
+"""The level of creators where they are privileged: above every integer an event can hold."""
+
+CREATOR_DEFAULT: Final = 100
+_DEFAULTS: Final[Mapping[str, int]] = {"ban": 50, "kick": 50, "redact": 50, "invite": 0}
+_STATE_DEFAULT: Final = 50
+_NOTIFICATIONS_DEFAULT: Final = 50
+_STRINGY = re.compile(r"\s*[+-]?[0-9]{1,20}\s*", re.ASCII)
+_EMPTY: Final[Mapping[str, Any]] = {}
+
+
+def parse_level(value: object, version: RoomVersion) -> int | None:
+    """Read a level as the version allows it: integers, and before they were enforced strings and floats."""
+    if type(value) is int:
+        return value
+    if version.integer_power_levels or isinstance(value, bool):
+        return None
+    if isinstance(value, str) and _STRINGY.fullmatch(value):
+        return int(value)
+    if isinstance(value, float) and not version.strict_json:
+        return int(value)
+    return None
+
+
+def creators_of(version: RoomVersion, create: Event) -> frozenset[UserID]:
+    """Give the creators: one, or with `additional_creators` more."""
+    if not version.implicit_room_creator:
+        creator = create.content.get("creator")
+        return frozenset((UserID(creator),)) if isinstance(creator, str) else frozenset()
+    if not version.privileged_creators:
+        return frozenset((create.sender,))
+    more = create.content.get("additional_creators")
+    named = [UserID(user) for user in more if isinstance(user, str)] if isinstance(more, list) else []
+    return frozenset((create.sender, *named))
+
+
+@frozen(eq=False)
+class PowerLevels:
+    """The levels in force at a state of a room."""
+
+    users: Mapping[str, int]
+    events: Mapping[str, int]
+    named: Mapping[str, int]
+    creators: frozenset[UserID]
+    users_default: int
+    events_default: int
+    state_default: int
+    privileged: bool
+    notification_levels: Mapping[str, int]
+
+    @classmethod
+    def of(cls, version: RoomVersion, create: Event, power_levels: Event | None) -> PowerLevels:
+        """Read the levels from the create event and the power levels, if there are any."""
+        return _levels_of(cls, version, create, power_levels)
+
+    def user(self, user_id: UserID) -> int:
+        """Give a user's level."""
+        if self.privileged and user_id in self.creators:
+            return INFINITE
+        return self.users.get(user_id, self.users_default)
+
+    def event(self, event_type: str, is_state: bool) -> int:
+        """Give the level that sending an event of a type needs."""
+        found = self.events.get(event_type)
+        if found is not None:
+            return found
+        return self.state_default if is_state else self.events_default
+
+    @property
+    def ban(self) -> int:
+        """Give the level that banning needs."""
+        return self.named["ban"]
+
+    @property
+    def kick(self) -> int:
+        """Give the level that kicking needs."""
+        return self.named["kick"]
+
+    @property
+    def redact(self) -> int:
+        """Give the level that redacting others' events needs."""
+        return self.named["redact"]
+
+    @property
+    def invite(self) -> int:
+        """Give the level that inviting needs."""
+        return self.named["invite"]
+
+    def notifications(self, key: str) -> int:
+        """Give the level that a kind of notification needs, such as `room`."""
+        return self.notification_levels.get(key, _NOTIFICATIONS_DEFAULT)
+
+
+@lru_cache(maxsize=4096)
+def _levels_of(
+    cls: type[PowerLevels], version: RoomVersion, create: Event, power_levels: Event | None
+) -> PowerLevels:
+    creators = creators_of(version, create)
+    privileged = version.privileged_creators
+    if power_levels is None:
+        users = {} if privileged else dict.fromkeys(creators, CREATOR_DEFAULT)
+        return cls(users, {}, _DEFAULTS, creators, 0, 0, 0, privileged, {})
+    content = power_levels.content
+
+    def level(key: str, default: int) -> int:
+        found = parse_level(content.get(key), version)
+        return default if found is None else found
+
+    return cls(
+        _levels(content.get("users"), version),
+        _levels(content.get("events"), version),
+        {key: level(key, default) for key, default in _DEFAULTS.items()},
+        creators,
+        level("users_default", 0),
+        level("events_default", 0),
+        level("state_default", _STATE_DEFAULT),
+        privileged,
+        _levels(content.get("notifications"), version),
+    )
+
+
+def _levels(found: object, version: RoomVersion) -> Mapping[str, int]:
+    if not isinstance(found, dict):
+        return _EMPTY
+    levels = {key: parse_level(value, version) for key, value in found.items()}
+    return {key: value for key, value in levels.items() if value is not None}
