@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from homeserver.events.members import MemberChange, Members, changes_between
 from homeserver.events.nids import Nids, Room
@@ -175,16 +175,16 @@ class Heads:
         ids = _ids_of(entry.head, current.place, stored)
         if ids is None:
             return None
-        place = evolve(current.place, mark=entry.head, prev_events=ids, root=entry.root)
+        place = current.place.moved(entry.head, ids, entry.root)
         if entry.root == current.root:
-            return evolve(current, place=place)
+            return RoomHead(place, current.cached, current.members)
         if stored is None or not _is_next_state(stored, current, entry.head):
             return None
         changes = self._member_changes(current, stored, entry.user_nid)
         if changes is None:
             return None
         current.members.apply(changes)
-        return evolve(current, place=place, cached=current.cached.after(stored, entry.root))
+        return RoomHead(place, current.cached.after(stored, entry.root), current.members)
 
     def _member_changes(
         self, current: RoomHead, stored: StoredEvent, user_nid: int | None
@@ -250,10 +250,10 @@ class Heads:
             difference = await self._state.diff(current.room_nid, current.root, entry.root)
             changes = await self._changes_of(current.room_nid, difference)
             cached = cached.without(difference, entry.root)
-        place = evolve(current.place, mark=entry.head, prev_events=ids, root=entry.root)
+        place = current.place.moved(entry.head, ids, entry.root)
         if self._heads.get(current.room_nid) is current:
             current.members.apply(changes)
-            self._heads[current.room_nid] = evolve(current, place=place, cached=cached)
+            self._heads[current.room_nid] = RoomHead(place, cached, current.members)
 
     async def _changes_of(
         self, room_nid: int, difference: Mapping[StateKey, tuple[int | None, int | None]]

@@ -133,7 +133,12 @@ class Persister:
         """Commit batch after batch until nothing waits."""
         try:
             while self._queue:
-                await self._commit_all(self._take())
+                taken = self._take()
+                try:
+                    await self._commit_all(taken)
+                except Exception as error:
+                    log.failure("A group commit failed in an unforeseen way")
+                    self._answer([(each, error) for each in taken if not each.done.called])
         finally:
             self._running = False
 
@@ -216,8 +221,9 @@ class Persister:
     async def _tell(self, taken: list[_Waiting], result: Result) -> None:
         """Give the feed its entries, then answer in order."""
         entries = [entry.at(pos) for pos, entry in enumerate(result.entries, result.first_pos)]
-        if entries:
-            await self._tail.deliver(entries)
+        if entries and (failure := await self._deliver(entries)) is not None:
+            self._answer([(waiting, failure) for waiting in taken])
+            return
         places = iter(entries)
         writes, builds = iter(result.writes), iter(result.builds)
         answers: list[tuple[_Waiting, object]] = []
@@ -228,6 +234,18 @@ class Persister:
             if not isinstance(waiting.piece, Write):
                 answers.append((waiting, [_committed(outcome, places) for outcome in next(builds)]))
         self._answer(answers)
+
+    async def _deliver(self, entries: Sequence[Entry]) -> DatabaseGone | None:
+        """Give the feed committed entries; it may have to read what others have committed before."""
+        for seconds in SETTLE_WAITS:
+            try:
+                await self._tail.deliver(entries)
+            except DatabaseGone as gone:
+                failure = gone
+                await self._clock.sleep(seconds)
+            else:
+                return None
+        return failure
 
     def _answer(self, answers: Sequence[tuple[_Waiting, object]]) -> None:
         """Tell everybody, in order, and then those in the queue that were built on what has failed."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from homeserver.events.room_state import RoomState
 from homeserver.events.stored import StoredEvent
@@ -17,7 +17,7 @@ from protocol.identifiers import EventID, RoomID, StateKey
 from protocol.room_versions import RoomVersion
 from storage.feed import HeadMark
 
-MAX_STATE_EVENTS = 512
+MAX_STATE_EVENTS = 128
 """State events kept for each room; beyond it those kept longest go first."""
 
 
@@ -36,15 +36,21 @@ class Place:
 
     def after(self, stored: StoredEvent, root: bytes, used: int) -> Place:
         """Give the head after an event that names the last `used` extremities as its parents."""
-        kept = self.mark.extremities[:-used] if used else self.mark.extremities
+        mark = self.mark
+        kept = mark.extremities[:-used] if used else mark.extremities
         kept_ids = self.prev_events[:-used] if used else self.prev_events
-        depth = max(self.mark.depth, stored.depth)
-        return evolve(
-            self,
-            mark=HeadMark(self.mark.seq + 1, depth, (*kept, stored.nid)),
-            prev_events=(*kept_ids, stored.event.event_id),
-            root=root,
+        return Place(
+            self.room_id,
+            self.room_nid,
+            self.version,
+            HeadMark(mark.seq + 1, max(mark.depth, stored.depth), (*kept, stored.nid)),
+            (*kept_ids, stored.event.event_id),
+            root,
         )
+
+    def moved(self, mark: HeadMark, prev_events: tuple[EventID, ...], root: bytes) -> Place:
+        """Give the room's head somewhere else."""
+        return Place(self.room_id, self.room_nid, self.version, mark, prev_events, root)
 
 
 class HeadState:

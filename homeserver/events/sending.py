@@ -175,7 +175,7 @@ class LocalEvents:
         keys = state_keys(room.version, sending.draft)
         wanted = wanted_keys(keys, sending)
         while True:
-            if room.nid in self._rebuilds or self._contended.get(room.nid, 0) > now:
+            if room.nid in self._rebuilds or self._is_contended(room.nid, now):
                 self._rebuild(room, sending)
                 return
             line = self._line(room.nid)
@@ -199,6 +199,16 @@ class LocalEvents:
             members = member_changes(sending, stored, state.get(own), self._author.server_name)
             self._commit(room, line, sending, stored, change, members)
             return
+
+    def _is_contended(self, room_nid: int, now: int) -> bool:
+        """Tell whether another worker has been faster in this room of late."""
+        until = self._contended.get(room_nid)
+        if until is None:
+            return False
+        if until <= now:
+            del self._contended[room_nid]
+            return False
+        return True
 
     def _line(self, room_nid: int) -> Line | None:
         """Give the line of a room, a new one where nothing is on its way; None if the head must be loaded."""
