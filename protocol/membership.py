@@ -126,7 +126,7 @@ def _is_restricted(version: RoomVersion, rule: object) -> bool:
 
 
 def _is_authorised(case: _Case) -> bool:
-    """Tell whether the user named as authority is joined and may invite; its server's signature is checked before."""
+    """Tell whether the user named as authority is joined and may invite; signatures are checked before."""
     authority = case.event.content.get("join_authorised_via_users_server")
     if not isinstance(authority, str) or membership_of(case.state, authority) != "join":
         return False

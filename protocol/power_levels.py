@@ -71,8 +71,9 @@ class PowerLevels:
 
     @classmethod
     def of(cls, version: RoomVersion, create: Event, power_levels: Event | None) -> PowerLevels:
-        """Read the levels from the create event and the power levels, if there are any."""
-        return _levels_of(cls, version, create, power_levels)
+        """Read the levels from the create event of a room of `version` and the power levels, if any."""
+        assert create.version is version
+        return _levels_of(create, power_levels)
 
     def user(self, user_id: UserID) -> int:
         """Give a user's level."""
@@ -113,21 +114,20 @@ class PowerLevels:
 
 
 @lru_cache(maxsize=4096)
-def _levels_of(
-    cls: type[PowerLevels], version: RoomVersion, create: Event, power_levels: Event | None
-) -> PowerLevels:
+def _levels_of(create: Event, power_levels: Event | None) -> PowerLevels:
+    version = create.version
     creators = creators_of(version, create)
     privileged = version.privileged_creators
     if power_levels is None:
-        users = {} if privileged else dict.fromkeys(creators, CREATOR_DEFAULT)
-        return cls(users, {}, _DEFAULTS, creators, 0, 0, 0, privileged, {})
+        users: dict[str, int] = {} if privileged else dict.fromkeys(creators, CREATOR_DEFAULT)
+        return PowerLevels(users, {}, _DEFAULTS, creators, 0, 0, 0, privileged, {})
     content = power_levels.content
 
     def level(key: str, default: int) -> int:
         found = parse_level(content.get(key), version)
         return default if found is None else found
 
-    return cls(
+    return PowerLevels(
         _levels(content.get("users"), version),
         _levels(content.get("events"), version),
         {key: level(key, default) for key, default in _DEFAULTS.items()},
