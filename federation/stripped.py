@@ -53,3 +53,7 @@ def _stripped(item: object) -> JsonObject | None:
     except MatrixError:
         return None
     return event if size <= MAX_EVENT_BYTES else None
+
+
+def _is_name(text: object) -> bool:
+    return isinstance(text, str) and len(text.encode("utf-8", "replace")) <= MAX_ID_BYTES

@@ -21,7 +21,7 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone
+from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone, ResponseNeverReceived
 from twisted.web.error import Error as WebError
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
@@ -36,8 +36,8 @@ MAX_IN_FLIGHT = 256
 MAX_IDLE = 200
 """Idle connections kept in all."""
 MAX_IDLE_PER_PLACE = 2
-IDLE_SECONDS = 90
-"""How long an idle connection is kept."""
+IDLE_SECONDS = 25
+"""How long an idle connection is kept: less than servers keep theirs, so that few are found closed."""
 
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -141,12 +141,25 @@ class OutboundAgent:
         uri = b"https://host" + request.target.encode("ascii")
         body = None if request.body is None else _Body(request.body)
         try:
-            response = await agent.request(request.method.encode("ascii"), uri, headers, body)
+            response = await _ask(agent, request.method.encode("ascii"), uri, headers, body)
             return await _read(response, request)
         except (OutboundError, CancelledError):
             raise
         except Exception as error:
             raise _translated(error, place.host) from error
+
+
+async def _ask(agent: Agent, method: bytes, uri: bytes, headers: Headers, body: _Body | None) -> Any:
+    """Send a request; once more if an idle connection turns out to be closed and the method is idempotent.
+
+    The pool does that by itself for methods without a body.
+    """
+    try:
+        return await agent.request(method, uri, headers, body)
+    except ResponseNeverReceived:
+        if method != b"PUT":
+            raise
+        return await agent.request(method, uri, headers, body)
 
 
 def _translated(error: Exception, host: str) -> Exception:

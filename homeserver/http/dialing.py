@@ -209,6 +209,7 @@ class HeaderBoundEndpoint:
 
     def connect(self, protocolFactory: Factory) -> Deferred[Connection]:
         """Connect, and give the protocol inside the bound."""
+        protocolFactory.noisy = False
         factory = WrappingFactory(protocolFactory)
         factory.protocol = HeaderBound
         factory.noisy = False

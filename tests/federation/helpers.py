@@ -66,6 +66,10 @@ class InlineDatabase:
         """Run `work` in a transaction."""
         return self._session.run(work, args, kwargs)  # type: ignore[no-any-return]
 
+    def run(self, work: Callable[..., T], *args: Any) -> T:
+        """Run `work` in a transaction, from a test."""
+        return self._session.run(work, args, {})  # type: ignore[no-any-return]
+
     async def close(self) -> None:
         """Close the file."""
         self._session.close()
@@ -76,7 +80,7 @@ class InlineDatabase:
         def query(tx: Transaction) -> list[Any]:
             return tx.all(sql, args)
 
-        return self._session.run(query, (), {})  # type: ignore[no-any-return]
+        return self.run(query)
 
 
 def key_document(
