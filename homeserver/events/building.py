@@ -17,7 +17,7 @@ from homeserver.events.place import Place, events_of
 from homeserver.events.relations import NO_RELATION, Relation
 from homeserver.events.stored import Status, StoredEvent
 from homeserver.events.write import Write
-from protocol.auth_rules import auth_keys_for, check_auth, may_redact
+from protocol.auth_rules import auth_keys_for, check_auth, may_ask_to_redact
 from protocol.errors import Forbidden
 from protocol.events import Event, EventDraft, Links, build_event
 from protocol.identifiers import ServerName, StateKey, UserID
@@ -131,8 +131,8 @@ def build(
     )
     judged = events_of(state)
     check_auth(event, judged)
-    if sending.redacted is not None and not may_apply(event, sending.redacted, judged):
-        raise Forbidden("You may not redact this event")
+    if sending.redacted is not None:
+        _check_redaction(event, sending.redacted.event, judged)
     return StoredEvent(
         event,
         sending.nid,
@@ -146,12 +146,11 @@ def build(
     )
 
 
-def may_apply(redaction: Event, target: StoredEvent, state: Mapping[StateKey, Event]) -> bool:
-    """Tell whether an authorized redaction applies to its target, by the state it was sent in."""
-    if redaction.version.redaction_auth_rule:
-        return True
-    power = PowerLevels.of(redaction.version, state[CREATE], state.get(POWER_LEVELS))
-    return may_redact(redaction, target.event, power)
+def _check_redaction(event: Event, target: Event, state: Mapping[StateKey, Event]) -> None:
+    """See that a user of this server may redact an event: their own, or any with the level for it."""
+    power = PowerLevels.of(event.version, state[CREATE], state.get(POWER_LEVELS))
+    if event.room_id != target.room_id or not may_ask_to_redact(event.sender, target, power):
+        raise Forbidden("You may not redact this event")
 
 
 def write_of(
@@ -164,7 +163,8 @@ def write_of(
     """Give the write of an event built on `place`, and the place after it."""
     root = place.root if change is None else change.root
     after = place.after(stored, root, min(len(place.prev_events), MAX_PREV_EVENTS))
-    rows: tuple[Rows, ...] = (events.event_rows(row_of(stored, sending.relation, change and change.clock)),)
+    clock = None if change is None else change.clock
+    rows: tuple[Rows, ...] = (events.event_rows(row_of(stored, sending.relation, clock)),)
     if change is not None:
         rows += (Rows(PUT_NODES, tuple(node_rows(place.room_nid, change.nodes))),)
         rows += member_rows(place.room_nid, members)

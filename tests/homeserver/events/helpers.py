@@ -19,7 +19,7 @@ from homeserver.events.room_state import RoomState
 from homeserver.events.sending import LocalEvents
 from homeserver.feed.tail import Feed
 from protocol.events import EventDraft
-from protocol.identifiers import RoomID, ServerName, UserID
+from protocol.identifiers import KeyID, RoomID, ServerName, UserID
 from protocol.room_versions import V11, RoomVersion
 from protocol.signing import SigningKey
 from storage.database import Database
@@ -103,7 +103,7 @@ async def start_worker(
     feed.add_cache(heads.apply)
     await feed.start()
     persister = Persister(database, feed, clock, writer=writer, gather=gather)
-    author = Author(SERVER, SigningKey(b"\1" * 32, "ed25519:1"))
+    author = Author(SERVER, SigningKey(b"\1" * 32, KeyID("ed25519:1")))
     preparation = Preparation(nids, stored)
     return Worker(
         database,
