@@ -13,12 +13,12 @@ from attrs import frozen
 from twisted.internet.defer import DeferredSemaphore
 from twisted.logger import Logger
 
-from federation.key_documents import check_notary, read_document
 from federation.requests import ServerRequest, ServerRequests
 from homeserver.clock import Clock
 from protocol.canonical_json import encode
 from protocol.errors import MatrixError
 from protocol.identifiers import KeyID, ServerName
+from protocol.server_keys import check_notary, read_key_document
 from protocol.signing import VerifyKey
 from storage.server_keys import StoredKey
 
@@ -60,7 +60,7 @@ class KeyFetcher:
             answer = await self.requests.unsigned(
                 ServerRequest(server, "GET", "/_matrix/key/v2/server", seconds=SECONDS)
             )
-            return read_document(server, answer, self.clock.now_ms())
+            return keys_in(answer, server, self.clock.now_ms())
         except MatrixError as error:
             log.debug("no keys from {server}: {error}", server=server, error=error.error)
             return []
@@ -123,8 +123,8 @@ class KeyFetcher:
             if not isinstance(document, dict) or server not in wanted:
                 continue
             try:
-                check_notary(notary, document, keys)
-                found += read_document(ServerName(str(server)), document, self.clock.now_ms())
+                check_notary(document, notary, keys)
+                found += keys_in(document, ServerName(str(server)), self.clock.now_ms())
             except MatrixError as error:
                 log.info("a false key document from {notary}: {error}", notary=notary, error=error.error)
         return found
@@ -132,3 +132,13 @@ class KeyFetcher:
     async def _keys_of(self, notary: ServerName) -> Mapping[KeyID, VerifyKey]:
         """Give the current keys of a notary whose keys are not configured."""
         return {key.key_id: VerifyKey(key.public_key) for key in await self.direct(notary) if not key.expired}
+
+
+def keys_in(document: object, server: ServerName, now: int) -> list[StoredKey]:
+    """Give the keys that a document of `server` states; raises BadJson or InvalidSignature."""
+    proved = read_key_document(document, server, now)
+    raw = encode(proved.json)
+    return [
+        StoredKey(server, key.key_id, bytes(key.verify_key), key.valid_until, key.expired, now, raw)
+        for key in proved.keys.values()
+    ]

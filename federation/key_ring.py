@@ -84,21 +84,18 @@ class KeyRing:
                 answer[need] = key
         return answer
 
-    async def stored(self, server: ServerName) -> Mapping[KeyID, StoredKey]:
-        """Give what is known of a server's keys, without asking anybody."""
-        await self._load({server})
-        return self._known.get(server, {})
+    async def stored(self, servers: Collection[ServerName]) -> Mapping[ServerName, Collection[StoredKey]]:
+        """Give what is known of servers' keys, without asking anybody."""
+        await self._load(servers)
+        return {server: self._known[server].values() for server in servers if server in self._known}
 
-    async def refresh(self, wanted: Mapping[ServerName, Mapping[KeyID, int]]) -> None:
-        """Ask servers for their keys where those known end before the times (ms) wanted, as notaries do."""
-        needs = [
-            KeyNeed(server, key_id, until)
-            for server, keys in wanted.items()
-            for key_id, until in keys.items()
-        ]
-        await self._load(wanted)
+    async def refresh(self, needs: Collection[KeyNeed]) -> None:
+        """Ask servers themselves for keys that are missing or end too soon, as a notary does."""
+        await self._load({need.server for need in needs})
         missing = self._unsatisfied(needs)
-        await self._ask_directly({need.server for need in missing})
+        servers = {need.server for need in missing}
+        answered = await self._ask_directly(servers)
+        self._note(servers, {need.server for need in missing if self._get(need) is None}, answered)
 
     def _get(self, need: KeyNeed) -> VerifyKey | None:
         """Give the key for a need from memory."""

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 
 from attrs import define, field, frozen
 
-from protocol.canonical_json import JsonObject, encode
+from protocol.canonical_json import encode
 from protocol.identifiers import KeyID, ServerName
-from protocol.signing import SigningKey, VerifyKey, encode_base64, sign_json
+from protocol.server_keys import OldKey, build_key_document
+from protocol.signing import SigningKey, VerifyKey
 
 LIFE = 24 * 3_600_000
 """Milliseconds for which a document is valid when it is made."""
@@ -25,15 +26,6 @@ class Identity:
 
     server_name: ServerName
     key: SigningKey
-
-
-@frozen
-class OldKey:
-    """A key no longer used: its public half, and the last millisecond for which it counts."""
-
-    key_id: KeyID
-    key: VerifyKey
-    expired_ts: int
 
 
 @define
@@ -55,24 +47,11 @@ class OwnKeys:
         """Give the published document: canonical JSON signed by every current key, valid for hours."""
         if self._valid_until - now < RENEW_BEFORE:
             self._valid_until = now + LIFE
-            self._document = encode(self._build(self._valid_until))
+            document = build_key_document(self.server_name, self.keys, self.old, self._valid_until)
+            self._document = encode(document)
         return self._document
 
     def verify_keys(self) -> Mapping[KeyID, VerifyKey]:
         """Give every key, old ones too, by which something of ours may be signed."""
         current = {key.key_id: key.verify_key for key in self.keys}
-        return {old.key_id: old.key for old in self.old} | current
-
-    def _build(self, valid_until: int) -> JsonObject:
-        document: JsonObject = {
-            "server_name": self.server_name,
-            "valid_until_ts": valid_until,
-            "verify_keys": {key.key_id: {"key": encode_base64(bytes(key.verify_key))} for key in self.keys},
-            "old_verify_keys": {
-                old.key_id: {"key": encode_base64(bytes(old.key)), "expired_ts": old.expired_ts}
-                for old in self.old
-            },
-        }
-        for key in self.keys:
-            document = sign_json(document, self.server_name, key)
-        return document
+        return {old.key_id: old.verify_key for old in self.old} | current

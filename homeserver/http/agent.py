@@ -149,7 +149,7 @@ class OutboundAgent:
             raise _translated(error, place.host) from error
 
 
-async def _ask(agent: Agent, method: bytes, uri: bytes, headers: Headers, body: _Body | None) -> Any:
+async def _ask(agent: Agent, method: bytes, uri: bytes, headers: Headers, body: Any) -> Any:
     """Send a request; once more if an idle connection turns out to be closed and the method is idempotent.
 
     The pool does that by itself for methods without a body.

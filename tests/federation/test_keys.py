@@ -9,12 +9,12 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
-from federation.key_documents import MAX_AHEAD, read_document
-from federation.key_fetching import MAX_ASKED_AT_ONCE, Notary
+from federation.key_fetching import MAX_ASKED_AT_ONCE, Notary, keys_in
 from federation.key_ring import KeyNeed
 from protocol.canonical_json import JsonObject, decode, encode
 from protocol.errors import MatrixError
 from protocol.identifiers import KeyID, ServerName
+from protocol.limits import MAX_KEY_VALIDITY
 from protocol.signing import encode_base64, sign_json, verify_json
 from tests.federation.helpers import HERE, THERE, World, key_document, signing_key
 from tests.federation.network import Answer, Asked
@@ -40,7 +40,7 @@ class OwnKeyTests(SynchronousTestCase):
     def test_others_can_read_it(self) -> None:
         """It passes the checks that documents of others must pass."""
         world = World(Path(self.mktemp()))
-        keys = read_document(HERE, decode(world.own.document(world.now)), world.now)
+        keys = keys_in(decode(world.own.document(world.now)), HERE, world.now)
         self.assertEqual([key.key_id for key in keys], [KEY])
 
 
@@ -54,11 +54,11 @@ class DocumentTests(SynchronousTestCase):
 
     def _refused(self, document: JsonObject) -> None:
         with self.assertRaises(MatrixError):
-            read_document(THERE, document, 0)
+            keys_in(document, THERE, 0)
 
     def test_an_honest_document_passes(self) -> None:
         """Keys, validity and the document itself come out."""
-        (key,) = read_document(THERE, self.document, 0)
+        (key,) = keys_in(self.document, THERE, 0)
         self.assertEqual(
             (key.public_key, key.valid_until, key.expired), (bytes(self.key.verify_key), 10 * HOUR, False)
         )
@@ -86,19 +86,19 @@ class DocumentTests(SynchronousTestCase):
         ):
             self._refused(document)
         with self.assertRaises(MatrixError):
-            read_document(THERE, [], 0)
+            keys_in([], THERE, 0)
 
     def test_validity_is_capped_at_a_week(self) -> None:
         """However long a document says (security: K1)."""
-        (key,) = read_document(THERE, key_document(THERE, [self.key], 999 * DAY), 0)
-        self.assertEqual(key.valid_until, MAX_AHEAD)
+        (key,) = keys_in(key_document(THERE, [self.key], 999 * DAY), THERE, 0)
+        self.assertEqual(key.valid_until, MAX_KEY_VALIDITY)
 
     def test_unknown_algorithms_are_skipped(self) -> None:
         """They are no error."""
         document = key_document(THERE, [self.key], 1)
         del document["signatures"]
         document["verify_keys"]["curve9:x"] = {"key": "abc"}
-        self.assertEqual(len(read_document(THERE, sign_json(document, THERE, self.key), 0)), 1)
+        self.assertEqual(len(keys_in(sign_json(document, THERE, self.key), THERE, 0)), 1)
 
 
 class KeyRingTests(SynchronousTestCase):
