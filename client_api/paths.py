@@ -1,24 +1,15 @@
-"""Paths of the client-server API: the stable name of an endpoint first, older and unstable ones after it.
-
-Source: client-server-api/_index.md, "API Versions".
-"""
+"""Paths of client endpoints: the present name of each, and the older ones clients still use."""
 
 from __future__ import annotations
 
-_CLIENT = "/_matrix/client"
+_BASE = "/_matrix/client"
 
 
-def v3(*tails: str) -> tuple[str, ...]:
-    """Give the paths of endpoints that are as old as the API: `v3` and `r0`."""
-    return tuple(f"{_CLIENT}/{version}{tail}" for tail in tails for version in ("v3", "r0"))
+def v3(*endings: str) -> tuple[str, ...]:
+    """Give the paths of an endpoint under `v3`, and under `r0` where it was before."""
+    return tuple(f"{_BASE}/{version}{ending}" for ending in endings for version in ("v3", "r0"))
 
 
-def v1(*tails: str, unstable: str = "") -> tuple[str, ...]:
-    """Give the paths of newer endpoints: `v1`, and `unstable/{unstable}` if it has such a name."""
-    versions = ("v1", f"unstable/{unstable}") if unstable else ("v1",)
-    return tuple(f"{_CLIENT}/{version}{tail}" for tail in tails for version in versions)
-
-
-def unstable(name: str, *tails: str) -> tuple[str, ...]:
-    """Give the paths of endpoints that the specification does not have yet."""
-    return tuple(f"{_CLIENT}/unstable/{name}{tail}" for tail in tails)
+def v1(*endings: str) -> tuple[str, ...]:
+    """Give the paths of an endpoint that came with `v1`."""
+    return tuple(f"{_BASE}/v1{ending}" for ending in endings)

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from attrs import Factory, frozen
-from twisted.internet.defer import DeferredLock
 
 from homeserver.events.heads import Heads
 from homeserver.events.nids import Nids
@@ -20,6 +19,7 @@ from homeserver.rooms.creation import Creation, RoomSpec
 from homeserver.rooms.membership import membership_in
 from homeserver.rooms.ports import DirectRooms
 from homeserver.rooms.presets import Preset
+from homeserver.turns import Turns
 from protocol.errors import InvalidParam, NotFound
 from protocol.identifiers import RoomID, ServerName, UserID, server_of
 
@@ -35,7 +35,7 @@ class Conversations:
     nids: Nids
     creation: Creation
     direct: DirectRooms
-    _locks: dict[tuple[UserID, ...], DeferredLock] = Factory(dict)
+    _turns: Turns[tuple[UserID, ...]] = Factory(Turns)
 
     async def with_user(self, user_id: UserID, other: UserID, now: int) -> RoomID:
         """Give the private conversation of two users, making it if there is none.
@@ -47,15 +47,12 @@ class Conversations:
         if user_id == other:
             raise InvalidParam("to: you cannot have a private conversation with yourself")
         pair = tuple(sorted((user_id, other)))
-        lock = self._locks.setdefault(pair, DeferredLock())
-        await lock.acquire()
+        await self._turns.take(pair)
         try:
             found = await self.find(user_id, other)
             return found if found is not None else await self._make(user_id, other, now)
         finally:
-            lock.release()
-            if not lock.locked and not lock.waiting:
-                self._locks.pop(pair, None)
+            self._turns.give(pair)
 
     async def find(self, user_id: UserID, other: UserID) -> RoomID | None:
         """Give the private conversation of two users, None if there is none."""

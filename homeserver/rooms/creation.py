@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import Factory, frozen
 
-from homeserver.events.sending import LocalEvents
+from homeserver.events.creating import NewRooms
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.inviting import Inviting
 from homeserver.rooms.ports import MemberProfiles
@@ -61,7 +61,7 @@ class Creation:
 
     server_name: ServerName
     default_version: str
-    events: LocalEvents
+    rooms: NewRooms
     inviting: Inviting
     aliases: Aliases
     published: Published
@@ -85,10 +85,10 @@ class Creation:
         room_id = None if spec.version.room_id_is_create_hash else self._new_room_id()
         drafts = list(_drafts(spec, room_id, profile))
         try:
-            stored = await self.events.create_room(spec.version, drafts, now=now)
+            new = await self.rooms.create(spec.version, drafts, now=now)
         except Forbidden as error:
             raise InvalidRoomState(f"The room cannot begin like this: {error.error}") from None
-        made = stored[0].event.room_id
+        made = new.room.room_id
         if spec.alias is not None:
             await self.aliases.add(spec.alias, made, spec.creator)
         if spec.visibility is Visibility.PUBLIC:

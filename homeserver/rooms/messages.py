@@ -10,10 +10,9 @@ from attrs import frozen
 from homeserver.events.sending import LocalEvents
 from homeserver.events.stored import StoredEvent
 from homeserver.rooms.aliases import Aliases
-from protocol.canonical_json import JsonObject
 from protocol.errors import BadJson, Forbidden
 from protocol.events import EventDraft
-from protocol.identifiers import EventID, RoomID, UserID, parse_event_id
+from protocol.identifiers import parse_event_id
 from storage.transactions import TransactionKey
 
 
@@ -32,10 +31,7 @@ class Messages:
             BadJson: the content is none for its type.
         """
         if draft.type == "m.room.redaction":
-            target = parse_event_id(draft.content.get("redacts"))
-            content = {key: value for key, value in draft.content.items() if key != "redacts"}
-            redaction = EventDraft(draft.room_id, draft.type, draft.sender, content, redacts=target)
-            return await self.events.send(redaction, txn=txn, now=now)
+            draft = _redaction(draft)
         if draft.type == "m.room.create":
             raise Forbidden("m.room.create cannot be sent")
         return await self.events.send(draft, txn=txn, now=now)
@@ -55,16 +51,9 @@ class Messages:
             raise BadJson("membership: must be a string")
         return await self.events.send(draft, now=now)
 
-    async def redact(
-        self,
-        sender: UserID,
-        room_id: RoomID,
-        target: EventID,
-        reason: str | None,
-        txn: TransactionKey,
-        now: int,
-    ) -> StoredEvent:
-        """Redact an event; raises `Forbidden` for one the sender may not redact."""
-        content: JsonObject = {} if reason is None else {"reason": reason}
-        draft = EventDraft(room_id, "m.room.redaction", sender, content, redacts=target)
-        return await self.events.send(draft, txn=txn, now=now)
+
+def _redaction(draft: EventDraft) -> EventDraft:
+    """Take what is to be redacted out of the content, where every room version takes it from a client."""
+    target = draft.redacts or parse_event_id(draft.content.get("redacts"))
+    content = {key: value for key, value in draft.content.items() if key != "redacts"}
+    return EventDraft(draft.room_id, draft.type, draft.sender, content, redacts=target)

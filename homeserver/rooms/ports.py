@@ -48,7 +48,7 @@ class RemoteDirectory(Protocol):
     """Asks other servers for their names of rooms."""
 
     async def resolve_alias(self, alias: RoomAlias) -> tuple[RoomID, Sequence[ServerName]]:
-        """Give the room of another server's alias and servers to join through; `NotFound` if there is none."""
+        """Give the room of another server's alias and servers to join through; raises `NotFound`."""
         ...
 
     async def public_rooms(self, server: ServerName, query: JsonObject) -> JsonObject:

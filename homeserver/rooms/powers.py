@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from protocol.power_levels import PowerLevels
-
 from homeserver.events.heads import RoomHead
 from protocol.identifiers import StateKey
+from protocol.power_levels import PowerLevels
 
 CREATE: StateKey = ("m.room.create", "")
 POWER_LEVELS: StateKey = ("m.room.power_levels", "")
