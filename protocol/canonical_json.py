@@ -28,6 +28,7 @@ JsonValue = Any
 JsonObject = dict[str, Any]
 
 _DECODER = msgspec.json.Decoder()
+_TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'"[]{}')
 _STRING = re.compile(rb'"[^"]*+"?')
 _STRING_WITH_ESCAPES = re.compile(rb'"[^"\\]*+(?:\\[\s\S][^"\\]*+)*+"?')
@@ -49,7 +50,7 @@ def check_depth(raw: bytes, max_depth: int) -> None:
     for _ in range(max_depth):
         if not brackets:
             return
-        inner_gone = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        inner_gone = brackets.replace(b"[]", b"")
         if len(inner_gone) == len(brackets):
             raise NotJson("The body is not JSON: its brackets do not pair")
         brackets = inner_gone
@@ -58,10 +59,10 @@ def check_depth(raw: bytes, max_depth: int) -> None:
 
 
 def _brackets(raw: bytes) -> bytes:
-    """Give the brackets of `raw` that stand outside of strings, in order."""
+    """Give the brackets of `raw` that stand outside of strings, in order, all of them square."""
     if b"\\" in raw:
         raw = raw.replace(rb"\\", b"").replace(rb"\"", b"")
-    structure = raw.translate(None, _NOT_STRUCTURE).replace(b'""', b"")
+    structure = raw.translate(_TO_BRACKETS, _NOT_STRUCTURE).replace(b'""', b"")
     return _STRING.sub(b"", structure) if b'"' in structure else structure
 
 

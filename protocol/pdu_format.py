@@ -33,8 +33,7 @@ def check_format(pdu: JsonObject, version: RoomVersion, *, backfill: bool) -> No
     _check_lengths(pdu, version)
     _check_sender(pdu)
     _check_room_id(pdu, version)
-    if not version.hashed_event_ids:
-        _check_event_id(pdu)
+    _check_event_id(pdu, version)
     _check_times(pdu, version)
     for name, bound in (("prev_events", MAX_PREV_EVENTS), ("auth_events", MAX_AUTH_EVENTS)):
         _check_references(pdu.get(name), name, version, _MAX_OLD_REFERENCES if backfill else bound)
@@ -107,9 +106,13 @@ def _check_room_id(pdu: JsonObject, version: RoomVersion) -> None:
         raise BadJson("room_id must name a server in this room version")
 
 
-def _check_event_id(pdu: JsonObject) -> None:
-    """See that the event names its own ID, with a server in it."""
+def _check_event_id(pdu: JsonObject, version: RoomVersion) -> None:
+    """See that the event names its own ID, with a server in it, if and only if its room version wants it to."""
     event_id = pdu.get("event_id")
+    if version.hashed_event_ids:
+        if event_id is not None:
+            raise BadJson("event_id must be absent in this room version")
+        return
     if not isinstance(event_id, str) or not event_id.startswith("$") or not server_of(event_id):
         raise BadJson("event_id must be an event ID that names a server")
 
