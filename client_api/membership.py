@@ -109,7 +109,7 @@ class Membership:
 
     def routes(self) -> tuple[Route, ...]:
         """List what this family serves."""
-        room, named = "/rooms/{roomId}", "/join/{roomIdOrAlias}"
+        room = "/rooms/{roomId}"
         joins, writes = RateClass.JOINS, RateClass.WRITES
         return (
             Route("POST", v3(f"{room}/join"), self.join, body=Reason, limit=joins, auth=Auth.GUEST),

@@ -16,6 +16,8 @@ from storage.text import escape, unescape
 EVENT_NUMBERS = "event"
 USER_NUMBERS = "user"
 ROOM_NUMBERS = "room"
+RECEIPT_NUMBERS = "receipt"
+MESSAGE_NUMBERS = "message"
 
 _TAKE = """
     INSERT INTO counters (name, next) VALUES (?, ?)

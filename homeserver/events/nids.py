@@ -109,6 +109,8 @@ class Nids:
         self._database = database
         self.events = Block(database, nids.EVENT_NUMBERS, EVENT_BLOCK)
         self.new_rooms = Block(database, nids.ROOM_NUMBERS, ROOM_BLOCK)
+        self.receipts = Block(database, nids.RECEIPT_NUMBERS, EVENT_BLOCK)
+        self.messages = Block(database, nids.MESSAGE_NUMBERS, EVENT_BLOCK)
         self._users: _Recent[UserID, int] = _Recent(MAX_USERS)
         self._user_ids: _Recent[int, UserID] = _Recent(MAX_USERS)
         self._rooms: _Recent[RoomID, Room] = _Recent(MAX_ROOMS)

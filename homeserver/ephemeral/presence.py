@@ -1,0 +1,149 @@
+"""Presence: online, unavailable or offline, merged over a user's devices and connections.
+
+A device that syncs keeps its presence; one that falls silent goes away by itself. Other servers are told
+when what others see changes.
+
+Source: client-server-api/modules/presence.md; server-server-api.md, "Presence".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+from attrs import Factory, define, evolve
+
+from homeserver.clock import Clock
+from homeserver.ephemeral.ring import (
+    OFFLINE,
+    ONLINE,
+    STATES,
+    UNAVAILABLE,
+    EphemeralRing,
+    PresenceState,
+    merge,
+)
+from homeserver.ephemeral.typing import SendEdu
+from protocol.errors import InvalidParam
+from protocol.identifiers import ServerName, UserID, server_of
+
+SILENCE_MS = 60_000
+"""A device that has not been heard of for so long is offline."""
+IDLE_MS = 300_000
+"""A user who has done nothing for so long is unavailable."""
+MAX_STATUS = 1024
+
+
+class InterestedServers(Protocol):
+    """Knows who shares rooms with a local user."""
+
+    def servers_of(self, user_id: UserID) -> Collection[ServerName]:
+        """Give other servers that share a room with the user, as far as is in memory."""
+        ...
+
+
+@define
+class _Device:
+    presence: str
+    heard: int
+
+
+@define(eq=False)
+class Presences:
+    """The presence of local and remote users."""
+
+    enabled: bool
+    clock: Clock
+    ring: EphemeralRing
+    interested: InterestedServers
+    send_edu: SendEdu
+    _devices: dict[UserID, dict[str, _Device]] = Factory(dict)
+    _armed: bool = False
+
+    def heard(self, user_id: UserID, device: str, presence: str = ONLINE) -> None:
+        """Note that a device syncs, with the presence it asked for; `offline` leaves presence as it is.
+
+        Raises:
+            InvalidParam: no such presence.
+        """
+        _check(presence)
+        if not self.enabled or presence == OFFLINE:
+            return
+        self._devices.setdefault(user_id, {})[device] = _Device(presence, self.clock.now_ms())
+        self._merge(user_id, active=presence == ONLINE)
+        self._arm()
+
+    def gone(self, user_id: UserID, device: str) -> None:
+        """Note that a device has closed its connection."""
+        devices = self._devices.get(user_id)
+        if devices is not None and devices.pop(device, None) is not None:
+            self._merge(user_id, active=False)
+
+    def set_local(self, user_id: UserID, device: str, presence: str, status_msg: str | None) -> None:
+        """Set what a local user wants others to see.
+
+        Raises:
+            InvalidParam: no such presence, or too long a message.
+        """
+        _check(presence)
+        if status_msg is not None and len(status_msg) > MAX_STATUS:
+            raise InvalidParam(f"status_msg: longer than {MAX_STATUS} characters")
+        if not self.enabled:
+            return
+        now = self.clock.now_ms()
+        self._devices.setdefault(user_id, {})[device] = _Device(presence, now)
+        states = [each.presence for each in self._devices[user_id].values()]
+        state = PresenceState(merge(states), status_msg, now, presence == ONLINE)
+        self._publish(user_id, state)
+        self._arm()
+
+    def set_remote(self, origin: ServerName, user_id: UserID, state: PresenceState) -> None:
+        """Note what another server says of its own user; others' users are passed over."""
+        if self.enabled and server_of(user_id) == origin:
+            self.ring.set_presence(user_id, state)
+
+    def get(self, user_id: UserID) -> PresenceState:
+        """Give a user's presence; one never heard of is offline."""
+        return self.ring.presence_of(user_id) or PresenceState()
+
+    def _merge(self, user_id: UserID, *, active: bool) -> None:
+        present = self.get(user_id)
+        devices = self._devices.get(user_id, {})
+        merged = merge(each.presence for each in devices.values())
+        last = self.clock.now_ms() if active else present.last_active
+        state = evolve(present, presence=merged, last_active=last, currently_active=merged == ONLINE)
+        if (state.presence, state.currently_active) != (present.presence, present.currently_active):
+            self._publish(user_id, state)
+        elif active and present.last_active < last - IDLE_MS:
+            self.ring.set_presence(user_id, state)
+
+    def _publish(self, user_id: UserID, state: PresenceState) -> None:
+        self.ring.set_presence(user_id, state)
+        content = {"push": [{"user_id": user_id, **self.ring.content(state)}]}
+        self.send_edu(self.interested.servers_of(user_id), "m.presence", ("presence", user_id), content)
+
+    def _arm(self) -> None:
+        if not self._armed:
+            self._armed = True
+            self.clock.call_later(SILENCE_MS / 2000, self._sweep)
+
+    def _sweep(self) -> None:
+        self._armed = False
+        now = self.clock.now_ms()
+        for user_id in list(self._devices):
+            devices = self._devices[user_id]
+            silent = [name for name, device in devices.items() if device.heard < now - SILENCE_MS]
+            for name in silent:
+                del devices[name]
+            if silent:
+                self._merge(user_id, active=False)
+            if not devices:
+                del self._devices[user_id]
+        self.ring.forget_idle()
+        if self._devices:
+            self._arm()
+
+
+def _check(presence: str) -> None:
+    if presence not in STATES:
+        raise InvalidParam(f"presence: must be one of {ONLINE}, {UNAVAILABLE}, {OFFLINE}")
