@@ -151,6 +151,43 @@ class UserDeactivated(MatrixError):
     status = 403
 
 
+class UserSuspended(MatrixError):
+    """The account is suspended and may not act like this."""
+
+    errcode = "M_USER_SUSPENDED"
+    status = 403
+
+
+class UserLocked(MatrixError):
+    """The account is locked; the client keeps its state and may come again."""
+
+    errcode = "M_USER_LOCKED"
+    status = 401
+
+    def __init__(self, error: str = "This account is locked") -> None:
+        """Tell the client not to throw its state away."""
+        super().__init__(error, soft_logout=True)
+
+
+class GuestAccessForbidden(MatrixError):
+    """Guests may not do this."""
+
+    errcode = "M_GUEST_ACCESS_FORBIDDEN"
+    status = 403
+
+
+class ProfileTooLarge(MatrixError):
+    """The profile would be larger than profiles may be."""
+
+    errcode = "M_PROFILE_TOO_LARGE"
+
+
+class KeyTooLarge(MatrixError):
+    """The name of a profile field is too long."""
+
+    errcode = "M_KEY_TOO_LARGE"
+
+
 class Exclusive(MatrixError):
     """The name lies in the exclusive namespace of an application service."""
 

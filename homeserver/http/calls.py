@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
-from attrs import field, frozen
+from attrs import frozen
 
 from homeserver.accounts.requester import Requester
 from protocol.errors import InvalidParam, MissingParam
@@ -148,7 +148,7 @@ class Response:
 
     status: int
     body: bytes
-    headers: tuple[tuple[str, str], ...] = field(default=(), converter=tuple)
+    headers: tuple[tuple[str, str], ...] = ()
     content_type: str = "application/json"
 
 
