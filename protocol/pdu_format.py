@@ -107,7 +107,7 @@ def _check_room_id(pdu: JsonObject, version: RoomVersion) -> None:
 
 
 def _check_event_id(pdu: JsonObject, version: RoomVersion) -> None:
-    """See that the event names its own ID, with a server in it, if and only if its room version wants it to."""
+    """See that the event names its own ID, with a server in it, just where its room version wants that."""
     event_id = pdu.get("event_id")
     if version.hashed_event_ids:
         if event_id is not None:
