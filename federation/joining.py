@@ -12,16 +12,17 @@ from collections.abc import Sequence
 from random import SystemRandom
 
 from attrs import frozen
-from protocol.auth_rules import check_auth
 
 from federation.asking import SendRefused, TemplateRefused, in_order, make_through, told
 from federation.failures import BadAnswer
 from federation.handshakes import Handshakes, JoinAnswer
 from federation.own_keys import Identity
-from federation.ports import ImportedRoom, ReceivedEvents
+from federation.ports import ReceivedEvents
 from federation.templates import Template, Wish, build_from
 from homeserver.clock import Clock
+from homeserver.events.received import ImportedRoom
 from homeserver.single_flight import SingleFlight
+from protocol.auth_rules import check_auth
 from protocol.errors import MatrixError, NotFound
 from protocol.events import Event
 from protocol.identifiers import RoomID, ServerName

@@ -54,11 +54,15 @@ class KeyFetcher:
     """Bounds the servers asked side by side; made with MAX_ASKED_AT_ONCE tokens."""
 
     async def direct(self, server: ServerName) -> list[StoredKey]:
-        """Ask `server` for its own keys; none if it fails."""
+        """Ask `server` for its own keys; none if it fails.
+
+        The back-off does not hold here, since a server that comes back must be able to prove who it is; the
+        key ring sees to it that a server that gave no keys is not asked again soon.
+        """
         await self.slots.acquire()
         try:
             answer = await self.requests.unsigned(
-                ServerRequest(server, "GET", "/_matrix/key/v2/server", seconds=SECONDS)
+                ServerRequest(server, "GET", "/_matrix/key/v2/server", seconds=SECONDS, insist=True)
             )
             return keys_in(answer, server, self.clock.now_ms())
         except MatrixError as error:

@@ -28,7 +28,9 @@ BULK = 10
 """From so many servers on, notaries are asked before the servers themselves."""
 FIRST_WAIT = 60_000
 MAX_WAIT = 3_600_000
-"""Milliseconds before a server that did not give a wanted key is asked again: doubling from first to max."""
+"""Milliseconds before a server that did not give a wanted key is asked again: doubling from first to max.
+
+For a request that came from that server, the first wait holds: it may just have come back."""
 
 
 @frozen
@@ -46,9 +48,9 @@ class KeyNeed:
 
 @frozen
 class _Absent:
-    """A server that did not give what was wanted: not before when to ask again, and the wait after that."""
+    """A server that did not give what was wanted: when that was, and how long to wait. Times in ms."""
 
-    until: int
+    at: int
     wait: int
 
 
@@ -116,7 +118,10 @@ class KeyRing:
         if need.server == self.own.server_name:
             return False
         absent = self._absent.get(need.server)
-        return absent is None or absent.until <= now
+        if absent is None:
+            return True
+        wait = FIRST_WAIT if need.current else absent.wait
+        return absent.at + wait <= now
 
     async def _load(self, servers: Iterable[ServerName]) -> None:
         """Bring what the database knows of servers into memory."""
@@ -187,6 +192,6 @@ class KeyRing:
             if server in failed:
                 again = before is not None and server not in answered
                 wait = min(before.wait * 2, MAX_WAIT) if before is not None and again else FIRST_WAIT
-                self._absent[server] = _Absent(now + wait, wait)
+                self._absent[server] = _Absent(now, wait)
         while len(self._absent) > MAX_KNOWN:
             self._absent.popitem(last=False)

@@ -51,15 +51,18 @@ class PduChecker:
         self, raw: Sequence[object], version: RoomVersion, *, backfill: bool = False
     ) -> list[Event]:
         """Give the events in `raw` that pass, in order, each once; the others are left out."""
-        pdus: dict[EventID, tuple[Pdu, list[KeyNeed]]] = {}
+        pdus: dict[bytes, tuple[Pdu, list[KeyNeed]]] = {}
         for item in raw:
             try:
                 pdu = parse_pdu(item, version, backfill=backfill)
-                pdus.setdefault(pdu.event_id, (pdu, _needs(pdu)))
+                pdus.setdefault(pdu.event.raw, (pdu, _needs(pdu)))
             except MatrixError as error:
                 log.debug("an event of bad format is left out: {error}", error=error.error)
         keys = await self._keys([needs for _, needs in pdus.values()])
-        return await self._verify_all([pdu for pdu, _ in pdus.values()], keys)
+        events: dict[EventID, Event] = {}
+        for event in await self._verify_all([pdu for pdu, _ in pdus.values()], keys):
+            events.setdefault(event.event_id, event)
+        return list(events.values())
 
     async def check_room(
         self, raw: Sequence[object], version: RoomVersion, room_id: RoomID, *, backfill: bool = False

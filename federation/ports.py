@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import ParamSpec, Protocol, TypeVar
 
-from attrs import frozen
-
-from homeserver.events.stored import Status, StoredEvent
+from homeserver.events.received import ImportedRoom, Outcome
+from homeserver.events.stored import StoredEvent
 from protocol.canonical_json import JsonObject
 from protocol.events import Event
 from protocol.identifiers import EventID, RoomID, ServerName, UserID
@@ -57,33 +56,6 @@ class RoomServers(Protocol):
     async def at(self, room_nid: int, root: bytes) -> Collection[ServerName]:
         """Give the servers with a joined member in the state with this root."""
         ...
-
-
-@frozen
-class ImportedRoom:
-    """A room as a server in it gave it to us on joining: checked events, whose state is yet to be judged."""
-
-    version: RoomVersion
-    room_id: RoomID
-    create: Event
-    join: Event
-    """Our user's join, signed by all who must."""
-    state: Sequence[Event]
-    """The state before the join."""
-    auth_chain: Sequence[Event]
-    resident: ServerName
-    """The server it came from."""
-    servers: Sequence[ServerName]
-    """The servers said to be in the room."""
-
-
-@frozen
-class Outcome:
-    """What became of a received event: its status, and why, if it was not accepted."""
-
-    status: Status
-    stored: StoredEvent | None = None
-    reason: str = ""
 
 
 class ReceivedEvents(Protocol):

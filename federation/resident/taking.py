@@ -69,9 +69,9 @@ class Submissions:
         outcome = await self.received.receive(
             head.room_nid, checked, origin=submitted.origin, now=now, federate=True
         )
-        if outcome.stored is None:
+        if outcome.status is None:
             raise Unavailable("The event cannot be placed now")
-        if outcome.status is not Status.ACCEPTED:
+        if outcome.status is not Status.ACCEPTED or outcome.stored is None:
             raise Forbidden(f"The room refuses the event: {outcome.reason}")
         return Taken(head, outcome.stored)
 

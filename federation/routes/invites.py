@@ -68,7 +68,7 @@ class InviteRoutes:
 
 
 def _old_version(shown: list[Any]) -> str:
-    """Tell which of the old versions a room has: what its create event says, the oldest if it says nothing."""
+    """Tell which of the old versions a room has: what its create event says, the oldest if nothing."""
     for event in shown:
         if isinstance(event, dict) and event.get("type") == "m.room.create":
             content = event.get("content")

@@ -23,7 +23,7 @@ from homeserver.http.addresses import IpPolicy
 from homeserver.http.agent import OutboundAgent
 from homeserver.http.dialing import Dialer
 from homeserver.http.outbound_tls import OutboundTls
-from protocol.canonical_json import JsonObject, encode
+from protocol.canonical_json import JsonObject, dumps, encode
 from protocol.identifiers import KeyID, ServerName
 from protocol.signing import SigningKey, encode_base64, sign_json
 from storage.database import Dialect, Transaction
@@ -120,7 +120,7 @@ class HostileServer:
 
     def say(self, method: str, path: str, body: object, status: int = 200) -> None:
         """Answer with JSON from now on."""
-        raw = encode(body)  # type: ignore[arg-type]
+        raw = dumps(body)  # type: ignore[arg-type]
         self.answers[method, path] = lambda _: Answer(status, raw)
 
     def publish(self, valid_until: int) -> None:
