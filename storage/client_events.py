@@ -34,6 +34,8 @@ _COLUMNS = (
     "e.room_nid, e.event_nid, e.event_id, e.depth, e.ts, e.root_before, e.redacted_by, e.thread,"
     " e.rel_type, e.relates_to, e.pdu"
 )
+CLIENT_COLUMNS = _COLUMNS
+"""The columns of `ClientEventRow`, of the table `events AS e`."""
 _BY_NID = (
     "WITH wanted(room_nid, event_nid) AS ( VALUES ?)"
     f" SELECT {_COLUMNS} FROM wanted JOIN events AS e"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from storage.client_events import Place
+from attrs import frozen
+
+from storage.client_events import CLIENT_COLUMNS, ClientEventRow, Place
 from storage.database import Transaction
 from storage.text import escape, unescape
 
@@ -44,6 +46,9 @@ _CHILDREN = (
 _THREADS = (
     "SELECT e.thread, e.depth, e.event_nid FROM events AS e WHERE e.room_nid = ? AND e.status = 0"
     " AND e.thread IS NOT NULL AND e.rel_type = 'm.thread' AND e.redacted_by IS NULL"
+    " AND (? < 0 OR EXISTS (SELECT 1 FROM events AS own WHERE own.room_nid = e.room_nid"
+    " AND own.sender_nid = ? AND own.status = 0 AND (own.event_id = e.thread OR (own.thread = e.thread"
+    " AND own.rel_type = 'm.thread' AND own.redacted_by IS NULL))))"
     " AND (e.depth, e.event_nid) < (?, ?) AND NOT EXISTS (SELECT 1 FROM events AS l"
     " WHERE l.room_nid = e.room_nid AND l.thread = e.thread AND l.status = 0 AND l.rel_type = 'm.thread'"
     " AND l.redacted_by IS NULL AND (l.depth, l.event_nid) > (e.depth, e.event_nid))"
@@ -75,12 +80,64 @@ def children(tx: Transaction, parents: Sequence[tuple[int, str]], limit: int) ->
     ]
 
 
-def threads(tx: Transaction, room_nid: int, before: Place, limit: int) -> list[Thread]:
-    """Give a room's threads whose latest event comes before a place, the most recent first."""
-    rows = tx.all(_THREADS, (room_nid, *before, limit))
+def threads(tx: Transaction, room_nid: int, before: Place, limit: int, by: int | None = None) -> list[Thread]:
+    """Give a room's threads whose latest event comes before a place, the most recent first.
+
+    `by` is the number of a user who must have taken part; None: anybody's.
+    """
+    sender = -1 if by is None else by
+    rows = tx.all(_THREADS, (room_nid, sender, sender, *before, limit))
     return [Thread(unescape(row[0]), row[1], row[2]) for row in rows]
 
 
 def user_nids(tx: Transaction, user_ids: Sequence[str]) -> set[int]:
     """Give the numbers of those users that have one."""
     return {row[0] for row in tx.all(_USERS, ([escape(user) for user in user_ids],))} if user_ids else set()
+
+
+_PAGE = (
+    "SELECT {columns} FROM events AS e WHERE e.room_nid = ? AND e.relates_to IN ? AND e.status = 0"
+    " AND e.redacted_by IS NULL AND (? = '' OR e.rel_type = ?) AND (? = '' OR e.type = ?)"
+    " AND (e.depth, e.event_nid) {side} (?, ?) ORDER BY e.depth {order}, e.event_nid {order} LIMIT ?"
+)
+_CHILD_IDS = (
+    "SELECT e.event_id FROM events AS e WHERE e.room_nid = ? AND e.relates_to IN ? AND e.status = 0"
+    " AND e.redacted_by IS NULL ORDER BY e.event_nid LIMIT ?"
+)
+
+
+@frozen
+class Sought:
+    """Which children are asked for: of these parents, of a relation and type (None: of any)."""
+
+    room_nid: int
+    parents: Sequence[str]
+    rel_type: str | None
+    type: str | None
+
+
+def page(
+    tx: Transaction, sought: Sought, start: Place, *, backwards: bool, limit: int
+) -> list[ClientEventRow]:
+    """Give children before a place, newest first; or not before it, oldest first."""
+    rel_type, kind = escape(sought.rel_type or ""), escape(sought.type or "")
+    sql = _PAGE.format(
+        columns=CLIENT_COLUMNS, side="<" if backwards else ">=", order="DESC" if backwards else "ASC"
+    )
+    parents = [escape(parent) for parent in sought.parents]
+    rows = tx.all(sql, (sought.room_nid, parents, rel_type, rel_type, kind, kind, *start, limit))
+    return [ClientEventRow._make(row) for row in rows]
+
+
+def descendants(
+    tx: Transaction, room_nid: int, event_id: str, levels: int, limit: int
+) -> tuple[list[str], int]:
+    """Give an event and its descendants some levels down, at most `limit`, and the levels looked at."""
+    found = dict.fromkeys([event_id])
+    level, depth = [event_id], 0
+    while level and depth < levels and len(found) < limit:
+        depth += 1
+        rows = tx.all(_CHILD_IDS, (room_nid, [escape(each) for each in level], limit - len(found)))
+        level = [row[0] for row in rows if row[0] not in found]
+        found |= dict.fromkeys(level)
+    return list(found), depth

@@ -130,3 +130,35 @@ def movers(
     if not room_nids:
         return set()
     return {(row[0], row[1]) for row in tx.all(_MOVERS, (list(room_nids), after, upto, limit))}
+
+
+_OWN_IN_ROOM = (
+    f"SELECT {_COLUMNS} FROM feed AS f WHERE f.user_nid = ? AND f.room_nid = ? AND f.pos <= ?"
+    f" AND f.kind IN {_CHANGES} ORDER BY f.pos DESC LIMIT ?"
+)
+_PLACES_UPTO = (
+    "SELECT e.depth, e.event_nid FROM feed AS f JOIN events AS e ON e.room_nid = f.room_nid"
+    f" AND e.event_nid = f.ref WHERE f.room_nid = ? AND f.pos <= ? AND f.kind = {int(Kind.EVENT)}"
+    " ORDER BY f.pos DESC LIMIT ?"
+)
+_PLACES_AFTER = (
+    "SELECT e.depth, e.event_nid FROM feed AS f JOIN events AS e ON e.room_nid = f.room_nid"
+    f" AND e.event_nid = f.ref WHERE f.room_nid = ? AND f.pos > ? AND f.kind = {int(Kind.EVENT)}"
+    " ORDER BY f.pos LIMIT ?"
+)
+
+
+def own_in_room(tx: Transaction, user_nid: int, room_nid: int, upto: int, limit: int) -> list[Entry]:
+    """Give a user's membership entries in one room, oldest first; at most `limit`, the newest."""
+    rows = tx.all(_OWN_IN_ROOM, (user_nid, room_nid, upto, limit))
+    return [_entry(row) for row in reversed(rows)]
+
+
+def places_upto(tx: Transaction, room_nid: int, pos: int, limit: int) -> list[tuple[int, int]]:
+    """Give the places in history of the last events up to a position of the feed."""
+    return [(row[0], row[1]) for row in tx.all(_PLACES_UPTO, (room_nid, pos, limit))]
+
+
+def places_after(tx: Transaction, room_nid: int, pos: int, limit: int) -> list[tuple[int, int]]:
+    """Give the places in history of the first events after a position of the feed."""
+    return [(row[0], row[1]) for row in tx.all(_PLACES_AFTER, (room_nid, pos, limit))]

@@ -52,6 +52,10 @@ class _NewContent(msgspec.Struct):
     new_content: msgspec.Raw | msgspec.UnsetType = msgspec.field(name="m.new_content", default=msgspec.UNSET)
 
 
+Children = tuple[list[Child], set[int]]
+"""What `read_children` gives: the children of events, and the numbers of ignored users."""
+
+
 @frozen(eq=False)
 class _Family:
     """The children of one event, newest first, by relation."""
@@ -70,24 +74,37 @@ class Aggregations:
     _bodies: Bodies
     _visibility: Visibility
 
-    async def bundle(self, events: Sequence[ClientEvent], viewer: Viewer) -> dict[Name, bytes]:
-        """Give the `m.relations` object of those events that have one, by name."""
-        return await self._bundle(events, viewer, nested=False)
+    async def bundle(
+        self, events: Sequence[ClientEvent], viewer: Viewer, children: Children | None = None
+    ) -> dict[Name, bytes]:
+        """Give the `m.relations` object of those events that have one, by name.
+
+        `children` are those of the events, where another query has read them already.
+        """
+        return await self._bundle(events, viewer, children, nested=False)
 
     async def _bundle(
-        self, events: Sequence[ClientEvent], viewer: Viewer, *, nested: bool
+        self,
+        events: Sequence[ClientEvent],
+        viewer: Viewer,
+        children: Children | None,
+        *,
+        nested: bool,
     ) -> dict[Name, bytes]:
         """Bundle; for the latest events of threads (`nested`) no threads are looked for again."""
         parents = [event for event in events if event.state_key is None]
         if not parents:
             return {}
-        found, ignored = await self._database.read(read_children, parents, viewer.ignored)
+        names = [(event.room_nid, event.event_id) for event in parents]
+        if children is None:
+            children = await self._database.read(read_children, names, viewer.ignored)
+        found, ignored = children
         families = _families(parents, found, ignored)
         if not families:
             return {}
         bodies = await self._candidates(families, viewer)
         latest = {} if nested else _latest(families, bodies)
-        inner = await self._bundle(list(latest.values()), viewer, nested=True) if latest else {}
+        inner = await self._bundle(list(latest.values()), viewer, None, nested=True) if latest else {}
         made: dict[Name, bytes] = {}
         for family in families:
             parts = _relations(family, bodies, latest, inner, viewer)
@@ -112,10 +129,10 @@ class Aggregations:
 
 
 def read_children(
-    tx: Transaction, parents: Sequence[ClientEvent], ignored: frozenset[UserID]
-) -> tuple[list[Child], set[int]]:
-    """Read the children of events, and the numbers of ignored users."""
-    found = relations.children(tx, [(event.room_nid, event.event_id) for event in parents], MAX_CHILDREN)
+    tx: Transaction, parents: Sequence[tuple[int, str]], ignored: frozenset[UserID]
+) -> Children:
+    """Read the children of events named by (room nid, event ID), and the numbers of ignored users."""
+    found = relations.children(tx, parents, MAX_CHILDREN)
     return found, relations.user_nids(tx, list(ignored)) if found and ignored else set()
 
 

@@ -173,6 +173,12 @@ def as_pdu(event: ClientEvent, row: ClientEventRow, version_id: str | None) -> C
     return evolve(event, body=bytes(raw[:-1]), content_end=len(_CONTENT))
 
 
+def emptied(event: ClientEvent) -> ClientEvent:
+    """Give an event without its content, as one by somebody the reader ignores."""
+    body = _CONTENT + b"{}" + event.body[event.content_end :]
+    return evolve(event, body=body, content_end=len(_CONTENT) + 2)
+
+
 def _redacted(raw: bytes, version: RoomVersion) -> bytes:
     """Redact a PDU for rendering."""
     return orjson.dumps(redact(orjson.loads(raw), version))
