@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import string
+from contextlib import suppress
 from pathlib import Path
 
 from attrs import frozen
@@ -58,6 +59,8 @@ def load_or_make_keys(path: Path) -> KeyFile:
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if not lines:
         raise BadKeyFile(f"{path}: holds no key")
+    if not lines:
+        raise BadKeyFile(f"{path}: holds no key")
     signing = _signing_key(lines[0], f"{path}:1")
     expired = tuple(_expired_key(line, f"{path}:{number}") for number, line in enumerate(lines[1:], 2))
     return KeyFile(signing, expired)
@@ -69,10 +72,8 @@ def load_or_make_secret(path: Path, size: int = 32) -> bytes:
     Raises:
         BadKeyFile: the file holds something else.
     """
-    try:
+    with suppress(FileExistsError):
         write_private(path, encode_base64(os.urandom(size)) + "\n")
-    except FileExistsError:
-        pass
     try:
         found = decode_base64(path.read_text(encoding="utf-8").strip())
     except ValueError:
