@@ -9,13 +9,13 @@ Source: appendices.md, "Glob-style matching"; client-server-api/modules/push.md,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 
 from protocol.errors import InvalidParam
 from protocol.limits import MAX_GLOB_LENGTH
 
 _WORD = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
-_Fits = Callable[[int, int], bool]
+_NOT_WORD = re.compile("[^A-Za-z0-9_]")
 
 
 class Glob:
@@ -24,7 +24,7 @@ class Glob:
     __slots__ = ("_first", "_last", "_middle", "pattern")
 
     def __init__(self, pattern: str) -> None:
-        """Take a pattern; raises InvalidParam if it is longer than 1024 code points."""
+        """Take a pattern; raises InvalidParam if it is longer than 512 code points."""
         if len(pattern) > MAX_GLOB_LENGTH:
             raise InvalidParam(f"A pattern may not be longer than {MAX_GLOB_LENGTH} characters")
         self.pattern = pattern
@@ -47,26 +47,19 @@ class Glob:
     def matches_words(self, text: str) -> bool:
         """Tell whether the pattern matches a part of `text` that starts and ends at word boundaries."""
         text = text.lower()
-
-        def starts_word(start: int, _end: int) -> bool:
-            return _is_boundary(text, start)
-
-        def ends_word(_start: int, end: int) -> bool:
-            return _is_boundary(text, end)
-
         if self._last is None:
-            return self._first.find(text, 0, lambda s, e: starts_word(s, e) and ends_word(s, e)) is not None
-        place: int | None = self._first.find(text, 0, starts_word)
+            return self._first.find(text, 0, starts=True, ends=True) is not None
+        place = self._first.find(text, 0, starts=True)
         if place is not None:
             place = self._skip_middle(text, place)
         if place is None:
             return False
-        return not self._last.length or self._last.find(text, place, ends_word) is not None
+        return not self._last.length or self._last.find(text, place, ends=True) is not None
 
     def _skip_middle(self, text: str, place: int) -> int | None:
         """Find the pieces between the stars one after the other, from `place`; give where the last ends."""
         for piece in self._middle:
-            end = piece.find(text, place, None)
+            end = piece.find(text, place)
             if end is None:
                 return None
             place = end
@@ -102,27 +95,41 @@ class _Piece:
             wanted in ("?", got) for wanted, got in zip(self.text, part, strict=True)
         )
 
-    def find(self, text: str, place: int, fits: _Fits | None) -> int | None:
-        """Give where the first occurrence from `place` on ends whose (start, end) `fits`."""
-        if self._masks is None:
-            return self._find_plain(text, place, fits)
-        return self._find_with_gaps(text, place, fits, self._masks)
+    def find(self, text: str, place: int, *, starts: bool = False, ends: bool = False) -> int | None:
+        """Give where the first occurrence from `place` on ends.
 
-    def _find_plain(self, text: str, place: int, fits: _Fits | None) -> int | None:
+        With `starts` or `ends` it must start or end at a word boundary.
+        """
+        if self._masks is None:
+            return self._find_plain(text, place, starts, ends)
+        return self._find_with_gaps(text, place, starts, ends, self._masks)
+
+    def _find_plain(self, text: str, place: int, starts: bool, ends: bool) -> int | None:
+        """Look for plain text; after a vain find go on where the next boundary would fit."""
         start = text.find(self.text, place)
         while start >= 0:
             end = start + self.length
-            if fits is None or fits(start, end):
+            place = start
+            if starts and not _is_boundary(text, start):
+                place = _next_boundary(text, start)
+            if ends and not _is_boundary(text, end):
+                place = max(place, _next_boundary(text, end) - self.length)
+            if place == start:
                 return end
-            start = text.find(self.text, start + 1)
+            start = text.find(self.text, place)
         return None
 
-    def _find_with_gaps(self, text: str, place: int, fits: _Fits | None, masks: dict[str, int]) -> int | None:
+    def _find_with_gaps(
+        self, text: str, place: int, starts: bool, ends: bool, masks: dict[str, int]
+    ) -> int | None:
         """Run the shift-and automaton: a bit of `state` for each beginning of the piece that ends here."""
         state, whole, anything = 0, 1 << (self.length - 1), self._any
         for end in range(place + 1, len(text) + 1):
             state = (state << 1 | 1) & (masks.get(text[end - 1], 0) | anything)
-            if state & whole and (fits is None or fits(end - self.length, end)):
+            if not state & whole:
+                continue
+            start = end - self.length
+            if (not starts or _is_boundary(text, start)) and (not ends or _is_boundary(text, end)):
                 return end
         return None
 
@@ -130,6 +137,14 @@ class _Piece:
 def _is_boundary(text: str, place: int) -> bool:
     """Tell whether a word begins or ends at `place`, or none is there."""
     return place in (0, len(text)) or text[place - 1] not in _WORD or text[place] not in _WORD
+
+
+def _next_boundary(text: str, place: int) -> int:
+    """Give the first boundary after `place`; past the end of the text there is none."""
+    found = _NOT_WORD.search(text, place)
+    if found is None:
+        return len(text) if place < len(text) else place + 1
+    return max(found.start(), place + 1)
 
 
 def glob_matches(pattern: str, text: str) -> bool:

@@ -33,7 +33,7 @@ MAX_KEY_VALIDITY = 7 * 24 * 3_600_000
 """Milliseconds into the future for which a server's key is believed, whatever its document says."""
 MAX_DOCUMENT_KEYS = 64
 """Keys read from one key document; ours."""
-MAX_GLOB_LENGTH = 1024
+MAX_GLOB_LENGTH = 512
 """Code points of a glob that is matched; ours."""
 MAX_ACL_ENTRIES = 10_000
 """Entries of `allow` or `deny` that a server ACL heeds; an event of 65,536 bytes rarely holds more."""
