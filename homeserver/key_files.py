@@ -16,6 +16,7 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from homeserver.config.sample import write_private
+from protocol.errors import MatrixError
 from protocol.identifiers import KeyID
 from protocol.signing import SigningKey, VerifyKey, decode_base64, encode_base64
 
@@ -76,7 +77,7 @@ def load_or_make_secret(path: Path, size: int = 32) -> bytes:
         write_private(path, encode_base64(os.urandom(size)) + "\n")
     try:
         found = decode_base64(path.read_text(encoding="utf-8").strip())
-    except ValueError:
+    except (MatrixError, ValueError):
         found = b""
     if len(found) != size:
         raise BadKeyFile(f"{path}: does not hold {size} bytes in base64")
@@ -94,7 +95,7 @@ def _signing_key(line: str, where: str) -> SigningKey:
         raise BadKeyFile(f"{where}: expected `ed25519 NAME SEED`")
     try:
         return SigningKey(decode_base64(parts[2]), KeyID(f"ed25519:{parts[1]}"))
-    except ValueError:
+    except (MatrixError, ValueError):
         raise BadKeyFile(f"{where}: the seed is not 32 bytes in base64") from None
 
 
@@ -104,6 +105,6 @@ def _expired_key(line: str, where: str) -> ExpiredKey:
         raise BadKeyFile(f"{where}: expected `ed25519 NAME PUBLIC-KEY expired MILLISECONDS`")
     try:
         key = VerifyKey(decode_base64(parts[2]))
-    except ValueError:
+    except (MatrixError, ValueError):
         raise BadKeyFile(f"{where}: the public key is not 32 bytes in base64") from None
     return ExpiredKey(KeyID(f"ed25519:{parts[1]}"), key, int(parts[4]))
