@@ -11,21 +11,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import SystemRandom
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from federation.asking import SendRefused, TemplateRefused, in_order, make_through, told
 from federation.failures import BadAnswer
 from federation.handshakes import Handshakes, JoinAnswer
 from federation.own_keys import Identity
-from federation.ports import ReceivedEvents
+from federation.ports import ReceivedEvents, RoomImports
 from federation.templates import Template, Wish, build_from
 from homeserver.clock import Clock
+from homeserver.events.nids import Nids
 from homeserver.events.received import ImportedRoom
+from homeserver.events.stored import Status
 from homeserver.single_flight import SingleFlight
 from protocol.auth_rules import check_auth
-from protocol.errors import MatrixError, NotFound
+from protocol.errors import Forbidden, MatrixError, NotFound
 from protocol.events import Event
-from protocol.identifiers import RoomID, ServerName
+from protocol.identifiers import RoomID, ServerName, UserID
 
 DEADLINE = 300_000
 """Milliseconds after which no further server is tried."""
@@ -34,22 +36,42 @@ CREATE = ("m.room.create", "")
 
 
 @frozen
+class Arrivals:
+    """Takes in rooms that a local user has joined, and joins of rooms that are here already."""
+
+    imports: RoomImports
+    received: ReceivedEvents
+    nids: Nids
+
+    async def take(self, room: ImportedRoom) -> int:
+        """Take the room over, or place the join in it; gives the room's nid."""
+        if not await self.imports.is_here(room):
+            return await self.imports.take(room)
+        room_nid = await self.nids.room(room.room_id)
+        assert room_nid is not None
+        outcome = await self.received.receive(room_nid, room.join, origin=room.resident)
+        if outcome.status is not Status.ACCEPTED:
+            raise Forbidden(f"The room refuses the join: {outcome.reason}")
+        return room_nid
+
+
+@define
 class Joining:
-    """Joins rooms through other servers; one join at a time for each room."""
+    """Joins rooms through other servers; one join at a time for each user and room."""
 
     identity: Identity
     handshakes: Handshakes
-    received: ReceivedEvents
+    arrivals: Arrivals
     clock: Clock
     random: SystemRandom
-    under_way: SingleFlight[tuple[RoomID, str], int]
+    _under_way: SingleFlight[tuple[RoomID, UserID], int] = field(factory=SingleFlight, init=False)
 
     async def join(self, wish: Wish, via: Sequence[ServerName]) -> int:
         """Join, and give the nid of the room, which is then known here.
 
         Raises what the last server answered, where it may be told; NotFound without servers to ask.
         """
-        return await self.under_way.run((wish.room_id, wish.user_id), lambda: self._join(wish, via))
+        return await self._under_way.run((wish.room_id, wish.user_id), lambda: self._join(wish, via))
 
     async def _join(self, wish: Wish, via: Sequence[ServerName]) -> int:
         """Try servers until one lets us in."""
@@ -73,8 +95,7 @@ class Joining:
         try:
             join = build_from(template, wish, self.identity, now)
             answer = await self.handshakes.send_join(template.server, join)
-            room = _checked_room(template, answer)
-            return await self.received.import_room(room, now=now)
+            return await self.arrivals.take(_checked_room(template, answer))
         except MatrixError as error:
             raise SendRefused(template.server, error) from error
 

@@ -13,7 +13,7 @@ from attrs import frozen
 from federation.asking import TemplateRefused, in_order, make_through, told
 from federation.handshakes import Handshakes
 from federation.own_keys import Identity
-from federation.ports import ReceivedEvents
+from federation.ports import OutsideMemberships
 from federation.stripped import stripped_of
 from federation.templates import Wish, build_from
 from homeserver.clock import Clock
@@ -27,7 +27,7 @@ class Knocking:
 
     identity: Identity
     handshakes: Handshakes
-    received: ReceivedEvents
+    outside: OutsideMemberships
     clock: Clock
     random: SystemRandom
 
@@ -45,4 +45,4 @@ class Knocking:
         except MatrixError as error:
             raise told(error) from None
         stripped = stripped_of(shown)
-        await self.received.record_outside(template.version, knock, stripped, now=self.clock.now_ms())
+        await self.outside.begin(template.version, knock, stripped, now=self.clock.now_ms())

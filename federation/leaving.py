@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from federation.asking import TemplateRefused, in_order, make_through
 from federation.handshakes import Handshakes
 from federation.own_keys import Identity
-from federation.ports import ReceivedEvents
+from federation.ports import OutsideMemberships
 from federation.templates import Wish, build_from
 from homeserver.clock import Clock
 from protocol.errors import MatrixError
@@ -32,7 +32,7 @@ class Leaving:
 
     identity: Identity
     handshakes: Handshakes
-    received: ReceivedEvents
+    outside: OutsideMemberships
     clock: Clock
     random: SystemRandom
 
@@ -46,4 +46,4 @@ class Leaving:
             await self.handshakes.send_leave(template.server, leave)
         except (TemplateRefused, MatrixError) as error:
             log.info("left {room} without telling it: {error}", room=wish.room_id, error=str(error))
-        await self.received.record_leave(wish.room_id, wish.user_id, leave, now=self.clock.now_ms())
+        await self.outside.end(wish.room_id, wish.user_id, leave, now=self.clock.now_ms())

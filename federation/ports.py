@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import ParamSpec, Protocol, TypeVar
 
-from homeserver.events.received import ImportedRoom, Outcome
+from homeserver.events.received import Course, ImportedRoom, Outcome
 from homeserver.events.stored import StoredEvent
 from protocol.canonical_json import JsonObject
 from protocol.events import Event
@@ -59,26 +59,38 @@ class RoomServers(Protocol):
 
 
 class ReceivedEvents(Protocol):
-    """Places events of other servers (`homeserver.events.receiving`)."""
+    """Places events of other servers (`homeserver.events.gaps.Gaps`)."""
 
     async def receive(
-        self, room_nid: int, event: Event, *, origin: ServerName, now: int, federate: bool = False
+        self, room_nid: int, event: Event, *, origin: ServerName, course: Course = Course.RECEIVED
     ) -> Outcome:
-        """Authorize and place an event; `federate`: we pass it on to the servers in the room."""
+        """Judge and place an event, fetching what it needs; `Course.OWN`: we pass it on to the room."""
         ...
 
-    async def import_room(self, room: ImportedRoom, *, now: int) -> int:
-        """Take over a room a local user has joined, and give its nid; raises MatrixError if it cannot be."""
+
+class RoomImports(Protocol):
+    """Takes over rooms that local users have joined (`homeserver.events.importing.RoomImport`)."""
+
+    async def is_here(self, given: ImportedRoom) -> bool:
+        """Tell whether this server has members in the room: then the join is an event like others."""
         ...
 
-    async def record_outside(
+    async def take(self, given: ImportedRoom) -> int:
+        """Take a room over and give its nid; raises MatrixError if that cannot be."""
+        ...
+
+
+class OutsideMemberships(Protocol):
+    """Keeps memberships in rooms this server is not in (`homeserver.events.outside`)."""
+
+    async def begin(
         self, version: RoomVersion, event: Event, stripped_state: Sequence[JsonObject], *, now: int
     ) -> None:
-        """Keep an invite to or knock by a local user in a room this server is not in, and tell the user."""
+        """Keep an invite to or a knock by a local user, and tell the user."""
         ...
 
-    async def record_leave(self, room_id: RoomID, user_id: UserID, event: Event | None, *, now: int) -> None:
-        """Keep that a local user has left a room this server is not in; None: no server has heard of it."""
+    async def end(self, room_id: RoomID, user_id: UserID, event: Event | None, *, now: int) -> None:
+        """Keep that a local user has left; None: no other server has heard of it."""
         ...
 
 

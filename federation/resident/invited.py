@@ -14,7 +14,7 @@ from attrs import frozen
 
 from federation.own_keys import Identity
 from federation.pdus import PduChecker
-from federation.ports import InvitePermissions, LocalUsers, ReceivedEvents
+from federation.ports import InvitePermissions, LocalUsers, OutsideMemberships
 from federation.resident.access import RoomAccess
 from federation.resident.making import MEMBER
 from federation.stripped import MAX_EVENTS, stripped_event, stripped_of
@@ -53,7 +53,7 @@ class Invitations:
     checker: PduChecker
     users: LocalUsers
     permissions: InvitePermissions
-    received: ReceivedEvents
+    outside: OutsideMemberships
 
     async def take(self, invitation: Invitation, now: int) -> Event:
         """Check an invite, sign it, keep it for the user, and give it as signed.
@@ -76,7 +76,7 @@ class Invitations:
         signed = countersign(event, self.identity.server_name, self.identity.key)
         if head is None:
             shown = [*stripped, stripped_event(signed)]
-            await self.received.record_outside(version, signed, shown, now=now)
+            await self.outside.begin(version, signed, shown, now=now)
         return signed
 
     async def _checked(self, invitation: Invitation, version: RoomVersion) -> Event:

@@ -16,6 +16,7 @@ from federation.ports import ReceivedEvents
 from federation.resident.access import RoomAccess
 from federation.resident.making import MEMBER, RestrictedJoins
 from homeserver.events.heads import RoomHead
+from homeserver.events.received import Course
 from homeserver.events.stored import Status, StoredEvent
 from protocol.checks import parse_pdu
 from protocol.errors import Forbidden, InvalidParam, Unavailable
@@ -53,7 +54,7 @@ class Submissions:
     restricted: RestrictedJoins
     received: ReceivedEvents
 
-    async def take(self, submitted: Submitted, now: int) -> Taken:
+    async def take(self, submitted: Submitted) -> Taken:
         """Check an event, place it, and have it passed on to the room.
 
         Raises:
@@ -67,7 +68,7 @@ class Submissions:
         countersigned = await self._countersigned(head, event)
         checked = await self._verified(submitted.event if countersigned is None else countersigned.pdu, head)
         outcome = await self.received.receive(
-            head.room_nid, checked, origin=submitted.origin, now=now, federate=True
+            head.room_nid, checked, origin=submitted.origin, course=Course.OWN
         )
         if outcome.status is None:
             raise Unavailable("The event cannot be placed now")

@@ -67,7 +67,7 @@ class HandshakeRoutes:
             membership,
             call.body,
         )
-        return await self.submissions.take(submitted, call.now)
+        return await self.submissions.take(submitted)
 
     def routes(self) -> tuple[Route, ...]:
         """List what this family serves."""

@@ -12,7 +12,7 @@ from homeserver.events.heads import Heads
 from homeserver.events.nids import Nids
 from homeserver.events.persister import Persister, at_once
 from homeserver.events.preparing import Preparation
-from homeserver.events.received import ImportedRoom, Outcome
+from homeserver.events.received import Course, ImportedRoom, Outcome
 from homeserver.events.room_state import RoomState
 from homeserver.events.sending import LocalEvents
 from homeserver.events.stored import Status, StoredEvent
@@ -102,30 +102,36 @@ class Placed:
         self.core = core
         self.status = status
         self.events: list[Event] = []
+        self.courses: list[Course] = []
         self.imported: list[ImportedRoom] = []
         self.outside: list[tuple[Event, Sequence[JsonObject]]] = []
         self.left: list[tuple[RoomID, UserID, Event | None]] = []
 
     async def receive(
-        self, room_nid: int, event: Event, *, origin: ServerName, now: int, federate: bool = False
+        self, room_nid: int, event: Event, *, origin: ServerName, course: Course = Course.RECEIVED
     ) -> Outcome:
         """Note an event."""
         head = await self.core.heads.get(room_nid)
         self.events.append(event)
+        self.courses.append(course)
         return Outcome(self.status, StoredEvent(event, 10_000, room_nid, self.status, head.root, 1, 1))
 
-    async def import_room(self, room: ImportedRoom, *, now: int) -> int:
+    async def is_here(self, given: ImportedRoom) -> bool:
+        """Tell that no room is here."""
+        return False
+
+    async def take(self, given: ImportedRoom) -> int:
         """Note a room."""
-        self.imported.append(room)
+        self.imported.append(given)
         return 1
 
-    async def record_outside(
+    async def begin(
         self, version: RoomVersion, event: Event, stripped_state: Sequence[JsonObject], *, now: int
     ) -> None:
         """Note an invite or knock."""
         self.outside.append((event, stripped_state))
 
-    async def record_leave(self, room_id: RoomID, user_id: UserID, event: Event | None, *, now: int) -> None:
+    async def end(self, room_id: RoomID, user_id: UserID, event: Event | None, *, now: int) -> None:
         """Note a leave."""
         self.left.append((room_id, user_id, event))
 

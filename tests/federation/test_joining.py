@@ -13,13 +13,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from federation.failures import BadAnswer, Refused
 from federation.handshakes import Handshakes
 from federation.inviting import Inviting
-from federation.joining import Joining
+from federation.joining import Arrivals, Joining
 from federation.knocking import Knocking
 from federation.leaving import Leaving
 from federation.pdus import PduChecker
 from federation.queries import FederationQueries
 from federation.remote_rooms import RemoteDirectories, RemoteMemberships
-from homeserver.single_flight import SingleFlight
 from protocol.canonical_json import JsonObject, decode, dumps
 from protocol.checks import parse_pdu
 from protocol.errors import Forbidden, IncompatibleRoomVersion, MatrixError, NotFound
@@ -117,11 +116,12 @@ class RemoteCase(SynchronousTestCase):
         """Wire everything; rooms taken over are only noted."""
         self.world = World(Path(self.mktemp()))
         self.there = self.world.server()
-        self.placed = Placed(Core(self.world))
+        core = Core(self.world)
+        self.placed = Placed(core)
         handshakes = Handshakes(self.world.requests, PduChecker(self.world.ring, run_now))
         identity, clock, random = self.world.own.identity, self.world.clock, SystemRandom()
         self.remote = RemoteMemberships(
-            Joining(identity, handshakes, self.placed, clock, random, SingleFlight()),
+            Joining(identity, handshakes, Arrivals(self.placed, self.placed, core.nids), clock, random),
             Knocking(identity, handshakes, self.placed, clock, random),
             Leaving(identity, handshakes, self.placed, clock, random),
             Inviting(handshakes),

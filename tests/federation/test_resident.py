@@ -107,7 +107,7 @@ class ResidentCase(SynchronousTestCase):
 
     def _submit(self, room_id: RoomID, event: Event, /, **changes: Any) -> Event:
         submitted = evolve(Submitted(THERE, room_id, event.event_id, "join", event.pdu), **changes)
-        return self.world.network.outcome(self.submissions.take(submitted, self.world.now)).stored.event
+        return self.world.network.outcome(self.submissions.take(submitted)).stored.event
 
 
 class TemplateTests(ResidentCase):
@@ -196,7 +196,7 @@ class SubmissionTests(ResidentCase):
         room_id = self.core.room()
         event = self._join_of(room_id)
         submitted = Submitted(THERE, room_id, event.event_id, "join", event.pdu)
-        taken = self.world.network.outcome(self.submissions.take(submitted, self.world.now))
+        taken = self.world.network.outcome(self.submissions.take(submitted))
         answer: Any = decode(self.world.network.outcome(self.rooms.describe(taken)))
         self.assertEqual(answer["event"], event.pdu)
         self.assertEqual(len(answer["state"]), 4)
