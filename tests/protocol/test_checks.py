@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from hypothesis import given
@@ -15,7 +16,8 @@ from protocol.events import countersign
 from protocol.hashes import content_hash, essential_bytes
 from protocol.identifiers import ServerName
 from protocol.limits import MAX_DEPTH, MAX_EVENT_BYTES
-from protocol.room_versions import V1, V2, V3, V5, V6, V7, V8, V9, V10, V11, V12, RoomVersion
+from protocol.room_versions import ROOM_VERSIONS, V1, V2, V3, V5, V6, V7, V8, V9, V10, V11, V12, RoomVersion
+from protocol.server_keys import read_key_document
 from protocol.signing import InvalidSignature, add_signature, encode_base64
 from tests.protocol.helpers import (
     ALICE,
@@ -24,6 +26,7 @@ from tests.protocol.helpers import (
     KEY,
     OTHER_KEY,
     SERVER,
+    VECTORS,
     build,
     read_vectors,
     room_id_for,
@@ -319,6 +322,23 @@ class SignaturesNeededTests(SynchronousTestCase):
 
 class VerifyTests(SynchronousTestCase):
     """Signatures and hashes."""
+
+    def test_events_of_a_running_synapse(self) -> None:
+        """Whatever a Synapse process made and signed comes in whole, by the keys that it publishes."""
+        found = json.loads((VECTORS / "synapse_process.json").read_text(encoding="utf-8"))
+        document = found["key_document"]
+        server = ServerName(found["server"])
+        stated = read_key_document(document, server, document["valid_until_ts"]).keys
+        keys = {(server, key_id): key.verify_key for key_id, key in stated.items()}
+        versions = set()
+        for vector in found["events"]:
+            version = ROOM_VERSIONS[vector["room_version"]]
+            event = verify_pdu(parse_pdu(vector["pdu"], version), keys)
+            self.assertFalse(event.hash_mismatch)
+            self.assertEqual((event.event_id, event.room_id), (vector["event_id"], vector["room_id"]))
+            self.assertEqual(event.pdu, vector["pdu"])
+            versions.add(version.id)
+        self.assertEqual(versions, ROOM_VERSIONS.keys())
 
     def test_keys_named(self) -> None:
         """Only keys of servers whose signature is needed are asked for (security: K9)."""
