@@ -56,7 +56,7 @@ class Keys:
         asker, body = call.requester, call.body
         session = Session(asker.user_id, asker.user_nid, asker.device_id)
         counts = await self.keys.upload(
-            session, Upload(body.device_keys, body.one_time_keys, body.fallback_keys)
+            session, Upload(body.device_keys, body.one_time_keys, body.fallback_keys), call.now
         )
         return {"one_time_key_counts": dict(counts)}
 

@@ -19,6 +19,10 @@ _ONLY_IN = (
     f" ON mine.room_nid = theirs.room_nid AND mine.user_nid = ? AND mine.membership = {_JOIN}"
     f" WHERE theirs.user_nid = m.user_nid AND theirs.membership = {_JOIN} AND theirs.room_nid NOT IN ?)"
 )
+_SERVERS = (
+    "SELECT DISTINCT s.server FROM memberships AS m JOIN room_servers AS s ON s.room_nid = m.room_nid"
+    f" AND s.members > 0 WHERE m.user_nid = ? AND m.membership = {_JOIN}"
+)
 _ROOMS = f"SELECT room_nid FROM memberships WHERE user_nid = ? AND membership = {_JOIN}"
 
 
@@ -42,3 +46,8 @@ def only_in(tx: Transaction, user_nid: int, room_nids: Sequence[int]) -> set[int
 def joined_rooms(tx: Transaction, user_nid: int) -> list[int]:
     """Give the rooms a user is joined in."""
     return [row[0] for row in tx.all(_ROOMS, (user_nid,))]
+
+
+def servers_of_user(tx: Transaction, user_nid: int) -> list[str]:
+    """Give the servers that share a room with a user, the user's own among them."""
+    return [str(row[0]) for row in tx.all(_SERVERS, (user_nid,))]

@@ -1,6 +1,6 @@
-"""The form of keys that devices upload: what does not have it is refused, here and before it is sent on. Pure.
+"""The form of keys that devices upload: what has another is refused, here and before it is sent on. Pure.
 
-Source: client-server-api/modules/end_to_end_encryption.md, "Key algorithms"; data/api/client-server/keys.yaml.
+Source: client-server-api/modules/end_to_end_encryption.md, "Key algorithms".
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def check_device_keys(keys: JsonObject, user_id: UserID, device_id: DeviceID) ->
     if keys.get("user_id") != user_id or keys.get("device_id") != device_id:
         raise InvalidParam("device_keys: user_id and device_id must be the uploading device's")
     algorithms = keys.get("algorithms")
-    if not _are_texts(algorithms) or len(algorithms) > MAX_ALGORITHMS:
+    if not isinstance(algorithms, list) or not _are_texts(algorithms) or len(algorithms) > MAX_ALGORITHMS:
         raise BadJson("device_keys.algorithms: must be a list of strings")
     named = keys.get("keys")
     if not isinstance(named, dict) or not named:
@@ -76,5 +76,5 @@ def _check_signatures(signatures: object, where: str) -> None:
         raise BadJson(f"{where}: must be objects of strings by user")
 
 
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+def _are_texts(items: list[Any]) -> bool:
+    return all(isinstance(item, str) for item in items)

@@ -15,19 +15,21 @@ from attrs import Factory, define, frozen
 from twisted.internet.defer import Deferred, gatherResults
 
 from homeserver.devices.key_checks import check_device_keys, check_key
+from homeserver.devices.outbox import queued
 from homeserver.devices.to_device import UserDevices
 from homeserver.events.nids import Nids
 from homeserver.events.persister import Persister
 from homeserver.events.write import Write
 from homeserver.sync.session import Session
 from homeserver.sync.suppliers import KeyCounts
-from protocol.canonical_json import JsonObject
+from protocol.canonical_json import JsonObject, encode
 from protocol.errors import InvalidParam, MatrixError, NotFound
 from protocol.identifiers import DeviceID, ServerName, UserID, server_of
-from storage import device_keys
+from storage import device_keys, shared_rooms
 from storage.database import Database, Transaction
 from storage.device_keys import FallbackKey, OneTimeKey
 from storage.feed import Kind, NewEntry
+from storage.rows import Rows
 
 MAX_ONE_TIME_KEYS: Final = 200
 MAX_COUNTED: Final = 50_000
@@ -70,7 +72,7 @@ class DeviceKeys:
     remote: RemoteKeys
     _counts: dict[tuple[int, str], KeyCounts] = Factory(dict)
 
-    async def upload(self, session: Session, upload: Upload) -> Mapping[str, int]:
+    async def upload(self, session: Session, upload: Upload, now: int) -> Mapping[str, int]:
         """Store a device's keys and give the counts of its one-time keys.
 
         Raises:
@@ -91,13 +93,38 @@ class DeviceKeys:
         )
         self._counts.pop((session.user_nid, session.device_id), None)
         if changed:
-            await self.changed(session.user_nid)
+            await self.changed(session.user_id, session.device_id, deleted=False, now=now)
         return (await self.counts(session)).one_time
 
-    async def changed(self, user_nid: int) -> None:
-        """Tell everybody that a user's devices are not what they were."""
+    async def changed(self, user_id: UserID, device_id: DeviceID, *, deleted: bool, now: int) -> None:
+        """Tell everybody who shares a room that a local user's device is not what it was, or is gone."""
+        user_nid = await self.nids.user(user_id)
+        rows: list[Rows] = [device_keys.bump_rows(user_nid)]
+        entries = [NewEntry(Kind.DEVICE_LIST, user_nid=user_nid)]
+        stream_id = await self.database.read(device_keys.stream_of, user_nid) + 1
+        edu = encode(
+            {
+                "edu_type": "m.device_list_update",
+                "content": {
+                    "user_id": user_id,
+                    "device_id": device_id,
+                    "stream_id": stream_id,
+                    "prev_id": [stream_id - 1] if stream_id > 1 else [],
+                    "deleted": deleted,
+                },
+            }
+        )
+        for server in await self.database.read(shared_rooms.servers_of_user, user_nid):
+            if server != self.server_name:
+                edu_rows, entry = await queued(self.nids, ServerName(server), edu, now)
+                rows.append(edu_rows)
+                entries.append(entry)
+        await self.persister.commit(Write(tuple(rows), tuple(entries)))
+
+    async def remote_changed(self, user_nid: int) -> None:
+        """Tell local users that the devices of another server's user changed."""
         entry = NewEntry(Kind.DEVICE_LIST, user_nid=user_nid)
-        await self.persister.commit(Write((device_keys.bump_rows(user_nid),), (entry,)))
+        await self.persister.commit(Write(entries=(entry,)))
 
     async def counts(self, session: Session) -> KeyCounts:
         """Give how many one-time keys a device has left, and which fallback keys are unused."""

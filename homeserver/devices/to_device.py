@@ -6,11 +6,12 @@ Source: client-server-api/modules/send_to_device.md; server-server-api.md, "Send
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from attrs import Factory, define, frozen
 
+from homeserver.devices.outbox import queued
 from homeserver.events.nids import Nids
 from homeserver.events.persister import Persister
 from homeserver.events.write import TransactionRepeated, Write
@@ -22,7 +23,6 @@ from protocol.identifiers import DeviceID, ServerName, UserID, server_of
 from storage import to_device
 from storage.database import Database
 from storage.feed import Entry, Kind, NewEntry
-from storage.outbound_edus import queue_rows
 from storage.rows import Rows
 from storage.to_device import ToDeviceRow
 from storage.transactions import Claim, TransactionKey
@@ -62,8 +62,6 @@ class ToDeviceMessages:
     persister: Persister
     nids: Nids
     devices: UserDevices
-    wake: Callable[[ServerName], None]
-    """Tells the sender of EDUs that some wait for a server."""
     _empty: dict[tuple[int, str], None] = Factory(dict)
     """Devices for which nothing waits."""
 
@@ -78,19 +76,16 @@ class ToDeviceMessages:
         local = {user: by for user, by in messages.items() if server_of(user) == self.server_name}
         remote = {user: by for user, by in messages.items() if user not in local}
         rows, entries = await self._local(sender, event_type, local)
-        servers = {server_of(user) for user in remote}
-        for server in servers:
+        for server in {server_of(user) for user in remote}:
             theirs = {user: by for user, by in remote.items() if server_of(user) == server}
-            await self.nids.messages.ready(1)
-            edu = _edu(sender, event_type, theirs)
-            rows.append(queue_rows([(self.nids.messages.take(), server, now, edu)]))
+            edu_rows, entry = await queued(self.nids, server, _edu(sender, event_type, theirs), now)
+            rows.append(edu_rows)
+            entries.append(entry)
         try:
             claim = Claim(txn, now, None, None, None)
             await self.persister.commit(Write(tuple(rows), tuple(entries), txn=claim))
         except TransactionRepeated:
             return
-        for server in servers:
-            self.wake(server)
 
     async def receive(self, origin: ServerName, parcel: Parcel, now: int) -> None:
         """Take in another server's messages, once for each message ID."""

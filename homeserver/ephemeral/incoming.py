@@ -1,0 +1,165 @@
+"""EDUs of other servers: each type to the service it is for, each user held against the origin.
+
+A malformed EDU, or one about users of another server than the origin, is passed over; its neighbours are not.
+
+Source: server-server-api.md, "EDUs" and the definitions of each type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+from attrs import frozen
+
+from homeserver.devices.keys import DeviceKeys
+from homeserver.devices.to_device import Parcel, ToDeviceMessages
+from homeserver.ephemeral.presence import Presences
+from homeserver.ephemeral.receipts import READ, Mark, ReadReceipts
+from homeserver.ephemeral.ring import STATES, PresenceState
+from homeserver.ephemeral.typing import TypingUsers
+from homeserver.events.nids import Nids
+from protocol.canonical_json import JsonObject
+from protocol.errors import MatrixError
+from protocol.identifiers import (
+    EventID,
+    RoomID,
+    ServerName,
+    UserID,
+    parse_event_id,
+    parse_room_id,
+    parse_user_id,
+    server_of,
+)
+
+MAX_ITEMS: Final = 1_000
+"""Users, receipts or devices looked at in one EDU."""
+
+
+class _Typing(msgspec.Struct):
+    room_id: str
+    user_id: str
+    typing: bool
+
+
+class _Presence(msgspec.Struct):
+    user_id: str
+    presence: str
+    last_active_ago: int = 0
+    status_msg: str | None = None
+    currently_active: bool = False
+
+
+class _Presences(msgspec.Struct):
+    push: list[Any]
+
+
+class _ToDevice(msgspec.Struct):
+    sender: str
+    type: str
+    message_id: str
+    messages: dict[str, dict[str, dict[str, Any]]]
+
+
+class _DeviceList(msgspec.Struct):
+    user_id: str
+
+
+class _ReceiptData(msgspec.Struct):
+    ts: int = 0
+    thread_id: str | None = None
+
+
+class _Receipt(msgspec.Struct):
+    event_ids: list[str]
+    data: _ReceiptData = msgspec.field(default_factory=_ReceiptData)
+
+
+Handler = Callable[[ServerName, JsonObject, int], Awaitable[None]]
+
+
+@frozen(eq=False)
+class IncomingEdus:
+    """Takes EDUs in; which rooms the origin may speak in is the caller's to check."""
+
+    nids: Nids
+    typing: TypingUsers
+    receipts: ReadReceipts
+    presences: Presences
+    to_device: ToDeviceMessages
+    keys: DeviceKeys
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Give what handles each type."""
+        return {
+            "m.typing": self.take_typing,
+            "m.receipt": self.take_receipts,
+            "m.presence": self.take_presence,
+            "m.direct_to_device": self.take_to_device,
+            "m.device_list_update": self.take_device_list,
+            "m.signing_key_update": self.take_device_list,
+        }
+
+    async def take_typing(self, origin: ServerName, content: JsonObject, now: int) -> None:
+        """Note that a user of the origin types, or no longer."""
+        edu = msgspec.convert(content, _Typing)
+        room_nid = await self.nids.room(parse_room_id(edu.room_id))
+        if room_nid is not None:
+            await self.typing.set_remote(origin, parse_user_id(edu.user_id), room_nid, edu.typing)
+
+    async def take_receipts(self, origin: ServerName, content: JsonObject, now: int) -> None:
+        """Note how far users of the origin have read."""
+        taken = 0
+        for room_text, by_type in content.items():
+            by_user = by_type.get(READ) if isinstance(by_type, dict) else None
+            for user_text, raw in by_user.items() if isinstance(by_user, dict) else ():
+                taken += 1
+                if taken > MAX_ITEMS:
+                    return
+                await self._take_receipt(origin, room_text, user_text, raw)
+
+    async def _take_receipt(self, origin: ServerName, room_text: str, user_text: str, raw: object) -> None:
+        try:
+            room_id, user_id = parse_room_id(room_text), parse_user_id(user_text)
+            receipt = msgspec.convert(raw, _Receipt)
+            event_id: EventID = parse_event_id(receipt.event_ids[-1])
+        except (MatrixError, msgspec.ValidationError, IndexError):
+            return
+        mark = Mark(READ, event_id, receipt.data.thread_id)
+        await self._set_receipt(origin, room_id, user_id, mark, receipt.data.ts)
+
+    async def _set_receipt(
+        self, origin: ServerName, room_id: RoomID, user_id: UserID, mark: Mark, ts: int
+    ) -> None:
+        try:
+            await self.receipts.set_remote(origin, room_id, user_id, mark, ts)
+        except MatrixError:
+            return
+
+    async def take_presence(self, origin: ServerName, content: JsonObject, now: int) -> None:
+        """Note the presence of users of the origin."""
+        for raw in msgspec.convert(content, _Presences).push[:MAX_ITEMS]:
+            try:
+                one = msgspec.convert(raw, _Presence)
+                user_id = parse_user_id(one.user_id)
+            except (MatrixError, msgspec.ValidationError):
+                continue
+            if one.presence in STATES:
+                last = now - max(0, one.last_active_ago)
+                status = one.status_msg[:1024] if one.status_msg is not None else None
+                state = PresenceState(one.presence, status, last, one.currently_active)
+                self.presences.set_remote(origin, user_id, state)
+
+    async def take_to_device(self, origin: ServerName, content: JsonObject, now: int) -> None:
+        """Put messages of a user of the origin into our devices' post."""
+        edu = msgspec.convert(content, _ToDevice)
+        messages = {parse_user_id(user): by for user, by in list(edu.messages.items())[:MAX_ITEMS]}
+        parcel = Parcel(parse_user_id(edu.sender), edu.message_id[:255], edu.type[:255], messages)
+        await self.to_device.receive(origin, parcel, now)
+
+    async def take_device_list(self, origin: ServerName, content: JsonObject, now: int) -> None:
+        """Note that the devices or keys of a user of the origin changed."""
+        user_id = parse_user_id(msgspec.convert(content, _DeviceList).user_id)
+        if server_of(user_id) == origin:
+            await self.keys.remote_changed(await self.nids.user(user_id))
