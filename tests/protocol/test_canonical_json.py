@@ -51,7 +51,7 @@ class EncodeTests(SynchronousTestCase):
             (b'{"a": "\\u65E5"}', '{"a":"日"}'.encode()),
             (b'{"a": null}', b'{"a":null}'),
             (
-                b'{"auth": {"success": true, "mxid": "@john.doe:example.com", "profile": {"display_name": "J",'
+                b'{"auth": {"success": true, "mxid": "@john.doe:example.com", "profile": {"display_name":"J",'
                 b'"three_pids": [{"medium": "email", "address": "john.doe@example.org"}]}}}',
                 b'{"auth":{"mxid":"@john.doe:example.com","profile":{"display_name":"J",'
                 b'"three_pids":[{"address":"john.doe@example.org","medium":"email"}]},"success":true}}',
