@@ -24,7 +24,7 @@ from protocol.events import Event, EventDraft
 from protocol.identifiers import EventID, RoomID, ServerName, UserID
 from protocol.room_versions import V11, RoomVersion
 from storage.trie_nodes import NodeCache, TrieReader
-from tests.federation.helpers import HERE, World
+from tests.federation.helpers import World
 
 ALICE = UserID("@alice:here.example")
 BUDGET = 8 * 1024 * 1024
@@ -40,35 +40,38 @@ class Core:
         self.nids = Nids(database)
         self.stored = Events(database, self.nids, BUDGET)
         self.state = RoomState(TrieReader(database, NodeCache(BUDGET)), self.stored)
-        self.heads = Heads(database, self.nids, self.state, HERE, BUDGET)
+        self.heads = Heads(database, self.nids, self.state, world.name, BUDGET)
         self.feed = Feed(database, BUDGET)
         self.feed.add_cache(self.stored.apply)
         self.feed.add_cache(self.heads.apply)
         world.network.outcome(self.feed.start())
-        author = Author(HERE, world.own.keys[0])
+        self.author = author = Author(world.name, world.own.keys[0])
+        self.admin = UserID(f"@alice:{world.name}")
         preparation = Preparation(self.nids, self.stored)
-        persister = Persister(database, self.feed, world.clock, writer="test", gather=at_once)
+        self.persister = persister = Persister(
+            database, self.feed, world.clock, writer="test", gather=at_once
+        )
         self.events = LocalEvents(preparation, self.heads, self.state, persister, author, world.clock)
         self.rooms = NewRooms(preparation, persister, author)
         self.unplaced = Unplaced(self.heads, author)
-        self.restricted = RestrictedJoins(HERE, self.heads, self.nids)
+        self.restricted = RestrictedJoins(world.name, self.heads, self.nids)
 
     def room(
         self, version: RoomVersion = V11, rules: Mapping[str, Any] | None = None, name: str = "room"
     ) -> RoomID:
-        """Make a room of ALICE with these join rules, public ones by default."""
-        room_id = None if version.room_id_is_create_hash else RoomID(f"!{name}:{HERE}")
+        """Make a room of `admin` with these join rules, public ones by default."""
+        room_id = None if version.room_id_is_create_hash else RoomID(f"!{name}:{self.world.name}")
 
         def draft(event_type: str, content: Mapping[str, Any], state_key: str = "") -> EventDraft:
-            return EventDraft(room_id, event_type, ALICE, content, state_key)
+            return EventDraft(room_id, event_type, self.admin, content, state_key)
 
         create: dict[str, Any] = {"room_version": version.id}
         if not version.implicit_room_creator:
-            create["creator"] = ALICE
-        users = {} if version.privileged_creators else {ALICE: 100}
+            create["creator"] = self.admin
+        users = {} if version.privileged_creators else {self.admin: 100}
         drafts = [
             draft("m.room.create", create),
-            draft("m.room.member", {"membership": "join"}, ALICE),
+            draft("m.room.member", {"membership": "join"}, self.admin),
             draft("m.room.power_levels", {"users": users}),
             draft("m.room.join_rules", rules or {"join_rule": "public"}),
         ]
@@ -78,8 +81,8 @@ class Core:
     def send(
         self, room_id: RoomID, event_type: str, content: Mapping[str, Any], state_key: str | None = None
     ) -> StoredEvent:
-        """Send an event of ALICE."""
-        draft = EventDraft(room_id, event_type, ALICE, content, state_key)
+        """Send an event of the room's maker."""
+        draft = EventDraft(room_id, event_type, self.admin, content, state_key)
         return self.world.network.outcome(self.events.send(draft, now=self.world.now))
 
     def state_of(self, room_id: RoomID) -> list[Event]:

@@ -131,15 +131,23 @@ class HostileServer:
 class World:
     """A network, a database, and the parts of one server that talk over it."""
 
-    def __init__(self, directory: Path, notaries: Sequence[Notary] = ()) -> None:
-        """Build everything for the server HERE."""
-        self.network = MemoryNetwork()
+    def __init__(
+        self,
+        directory: Path,
+        notaries: Sequence[Notary] = (),
+        *,
+        name: ServerName = HERE,
+        beside: World | None = None,
+    ) -> None:
+        """Build everything for the server `name`; `beside` another one, on the same network."""
+        self.name = name
+        self.network = MemoryNetwork() if beside is None else beside.network
         self.clock = Clock(self.network)
-        self.authority = Authority(directory / "ca", self.network)
-        self.resolver = TableResolver()
-        self.database = InlineDatabase(directory / "here.db")
+        self.authority = Authority(directory / "ca", self.network) if beside is None else beside.authority
+        self.resolver = TableResolver() if beside is None else beside.resolver
+        self.database = InlineDatabase(directory / f"{name}.db")
         self.network.outcome(migrate(self.database))
-        self.own = OwnKeys(HERE, [signing_key(1)])
+        self.own = OwnKeys(name, [signing_key(sum(name.encode()) % 200 if beside is not None else 1)])
         tls = OutboundTls.of([str(self.authority.pem)], True)
         dialer = Dialer(self.network, self.resolver, IpPolicy.of(("127.0.0.0/8", "10.0.0.0/8"), ()), tls)
         self.agent = OutboundAgent(self.network, dialer)
@@ -152,7 +160,6 @@ class World:
         self.key_store = ServerKeyStore(self.database)
         self.fetcher = KeyFetcher(self.requests, self.clock, notaries, DeferredSemaphore(20))
         self.ring = KeyRing(self.own, self.key_store, self.fetcher, self.clock)
-        self._next_address = 1
 
     @property
     def now(self) -> int:
@@ -163,11 +170,14 @@ class World:
         """Put a server on the network, at port 8448 of an address of its own, with an honest key document."""
         hostile = HostileServer(ServerName(name), signing_key(seed))
         hostile.publish(self.now + 3_600_000)
-        address = f"93.184.217.{self._next_address}"
-        self._next_address += 1
-        self.resolver.hosts[name] = [address]
-        self.network.listen(address, 8448, self.tls(hostile, name))
+        self.listen(name, site(self.network, hostile.handle))
         return hostile
+
+    def listen(self, name: str, factory: Factory) -> None:
+        """Put a web server on the network, at port 8448 of an address of its own, with a certificate."""
+        address = f"93.184.217.{len(self.network.servers) + 1}"
+        self.resolver.hosts[name] = [address]
+        self.network.listen(address, 8448, self.authority.tls(factory, name))
 
     def tls(self, hostile: HostileServer, *names: str) -> Factory:
         """Give a listener for a server with a certificate for names."""
