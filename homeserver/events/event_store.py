@@ -113,6 +113,8 @@ class Events:
                 continue
             if isinstance(entry.payload, StoredEvent):
                 self.put(entry.payload)
+            elif entry.ref is not None:
+                self.forget(entry.room_nid, (entry.ref,))  # it may be here as an outlier
             if entry.flags & Flag.REDACTION:
                 self._redactions += 1
                 self._forget_target(entry)

@@ -1,0 +1,227 @@
+"""Give received events their place in a draft of the room: as they are, as forks, resolved with the rest.
+
+The resolved state moves with the forward extremities; memberships and servers follow its difference, never
+the event. What is rejected or soft-failed is kept and marked, and moves nothing.
+
+Source: server-server-api.md, "Checks performed on receipt of a PDU", "Soft failure"; security S1, S11, S12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import evolve, frozen
+
+from homeserver.events.building import Author, clock_of, redaction_rows, row_of
+from homeserver.events.draft import Draft
+from homeserver.events.judging import Verdict, judge
+from homeserver.events.members import changes_between, member_rows
+from homeserver.events.received import Course, Incoming, Outcome
+from homeserver.events.redacting import applies, applying_redaction
+from homeserver.events.relations import NO_RELATION, Relation, relation_of
+from homeserver.events.resolution import Resolver
+from homeserver.events.stored import Status, StoredEvent
+from protocol.identifiers import EventID, StateKey, UserID
+from protocol.limits import MAX_DEPTH
+from storage import events, gaps
+from storage.feed import Flag, Kind, NewEntry
+from storage.rows import Rows
+from storage.state_trie import Difference
+
+MAX_EXTREMITIES = 20
+"""Forward extremities kept; beyond it the oldest go, while their states stay part of the resolved one."""
+
+MAX_COVERED_WALK = 100
+"""Events without effect that are looked through for the parents they cover."""
+
+MAX_STATE_ENTRIES = 200
+"""Users told one by one that a resolution has changed their membership."""
+
+MEMBER = "m.room.member"
+
+
+@frozen(eq=False)
+class Placing:
+    """Places events; the same on the reactor and under a room's lock."""
+
+    resolver: Resolver
+    author: Author
+
+    async def place_all(
+        self, draft: Draft, incoming: Sequence[Incoming], course: Course = Course.RECEIVED
+    ) -> list[Outcome]:
+        """Place events in order, each on the ones before."""
+        named = {each for one in incoming for each in (*one.event.prev_events, *one.event.auth_events)}
+        new = [one.event.event_id for one in incoming]
+        await draft.by_id({*named, *new})
+        await draft.look_up(new)
+        return [await self._place(draft, one, course) for one in incoming]
+
+    async def _place(self, draft: Draft, incoming: Incoming, course: Course) -> Outcome:
+        event = incoming.event
+        known = (await draft.by_id((event.event_id,))).get(event.event_id)
+        if known is not None and known.status is not Status.OUTLIER:
+            return Outcome(known.status, known)
+        found = await draft.by_id((*event.prev_events, *event.auth_events))
+        missing = {each for each in event.auth_events if each not in found}
+        missing |= {
+            each for each in event.prev_events if each not in found or found[each].root_before is None
+        }
+        if missing:
+            return Outcome(None, missing=missing)
+        nid = incoming.nid if known is None else known.nid
+        parents = [found[each] for each in event.prev_events]
+        auth = [found[each] for each in event.auth_events]
+        return await self._judge(draft, evolve(incoming, nid=nid), parents, auth, course)
+
+    async def _judge(
+        self,
+        draft: Draft,
+        incoming: Incoming,
+        parents: Sequence[StoredEvent],
+        auth: Sequence[StoredEvent],
+        course: Course,
+    ) -> Outcome:
+        event = incoming.event
+        if parents:
+            before = await self.resolver.resolve(draft, [await draft.root_after(one) for one in parents])
+            past = course is Course.PAST
+            present = None if past else await self.resolver.resolve(draft, (draft.root, before))
+            verdict = await judge(draft, event, auth, before, present)
+        else:
+            before = draft.root
+            verdict = Verdict(Status.REJECTED, "It has no parents, but the room has begun")
+        depth = min(max([each.depth for each in parents], default=0) + 1, MAX_DEPTH)
+        stored = StoredEvent(
+            event,
+            incoming.nid,
+            draft.room.nid,
+            verdict.status,
+            before,
+            depth,
+            incoming.sender_nid,
+            self.author.classify(event),
+        )
+        stored, relation = await with_relation(draft, stored)
+        rows = await self._rows(draft, stored, relation, auth)
+        if verdict.status is not Status.ACCEPTED:
+            draft.add(stored, rows)
+            return Outcome(verdict.status, stored, verdict.error or "")
+        return Outcome(Status.ACCEPTED, await self._take_in(draft, stored, rows, course))
+
+    async def _rows(
+        self, draft: Draft, stored: StoredEvent, relation: Relation, auth: Sequence[StoredEvent]
+    ) -> list[Rows]:
+        """Give the event's own row; a state event that may count gets its auth clock."""
+        clock = None
+        if stored.event.is_state and stored.status is not Status.REJECTED:
+            assert stored.root_before is not None
+            state = await draft.state(stored.root_before, (stored.event.key,))
+            clock_rows = await draft.clock_rows([each.nid for each in auth])
+            before = state.get(stored.event.key)
+            clock = clock_of(stored.nid, auth, before, draft.clocks, clock_rows)
+            draft.clocks[stored.nid] = clock
+        return [events.placed_rows(row_of(stored, relation, clock))]
+
+    async def _take_in(
+        self, draft: Draft, stored: StoredEvent, rows: Sequence[Rows], course: Course
+    ) -> StoredEvent:
+        """Let an accepted event move the room, and tell of it."""
+        event = stored.event
+        flags = Flag.FEDERATE if course is Course.OWN else Flag.NONE
+        redaction = await applying_redaction(draft, stored)
+        if redaction is not None:
+            stored = evolve(stored, redacted_by=redaction)
+            rows = [*rows, events.redacted_by_rows(draft.room.nid, stored.nid, redaction)]
+        if event.redacts is not None:
+            target = (await draft.by_id((event.redacts,))).get(event.redacts)
+            effective = target is not None and await applies(draft, stored, target)
+            rows = [*rows, *redaction_rows(stored, target if effective else None)]
+            flags |= Flag.REDACTION if effective else Flag.NONE
+            draft.redactions.setdefault(event.redacts, []).append(stored.nid)
+        draft.add(stored, rows)
+        if event.event_id in draft.gaps:
+            draft.rows.append(gaps.filled_rows(draft.room.nid, (event.event_id,)))
+        elif course is not Course.PAST:
+            await self._move(draft, stored, flags)
+        return stored
+
+    async def _move(self, draft: Draft, stored: StoredEvent, flags: Flag) -> None:
+        """Move extremities, resolved state, memberships and the feed."""
+        before = draft.root
+        draft.covered_by(await _covered(draft, stored))
+        draft.extremities[stored.nid] = stored.event.event_id
+        roots = []
+        if len(draft.extremities) > MAX_EXTREMITIES:
+            for nid in sorted(draft.extremities)[:-MAX_EXTREMITIES]:
+                del draft.extremities[nid]
+            roots.append(before)
+        extremities = await draft.by_nid(draft.extremities)
+        roots += [await draft.root_after(each) for each in extremities.values()]
+        draft.root = await self.resolver.resolve(draft, roots)
+        draft.seq += 1
+        draft.depth = max(each.depth for each in extremities.values())
+        difference = {} if draft.root == before else await draft.diff(before, draft.root)
+        members = {key: pair for key, pair in difference.items() if key[0] == MEMBER}
+        users = await self._follow_members(draft, members)
+        await self._tell(draft, stored, flags, {key: users[UserID(key[1])] for key in members})
+
+    async def _follow_members(self, draft: Draft, members: Difference) -> dict[UserID, int]:
+        """Let memberships and servers follow a difference of resolved states."""
+        if not members:
+            return {}
+        nids = {nid for pair in members.values() for nid in pair if nid is not None}
+        found = await draft.by_nid(nids)
+        users = await draft.ground.users([UserID(key[1]) for key in members])
+        pairs = {key: (found.get(one or 0), found.get(other or 0)) for key, (one, other) in members.items()}
+        draft.rows += member_rows(draft.room.nid, changes_between(pairs, users, self.author.server_name))
+        return users
+
+    async def _tell(
+        self, draft: Draft, stored: StoredEvent, flags: Flag, changed: dict[StateKey, int]
+    ) -> None:
+        """Add the event's entry, and one for each other user whose membership is another now."""
+        room_nid, root, mark = draft.room.nid, draft.root, draft.mark
+        own = changed.pop(stored.event.key, None) if stored.event.is_state else None
+        if own is not None:
+            flags |= Flag.MEMBERSHIP
+        draft.entries.append(NewEntry(Kind.EVENT, int(flags), room_nid, own, stored.nid, root, mark, stored))
+        others = sorted(changed, key=lambda key: not key[1].endswith(f":{self.author.server_name}"))
+        state = await draft.find(root, others[:MAX_STATE_ENTRIES])
+        for key in others[:MAX_STATE_ENTRIES]:
+            draft.entries.append(
+                NewEntry(Kind.STATE, int(Flag.MEMBERSHIP), room_nid, changed[key], state.get(key), root, mark)
+            )
+
+
+async def with_relation(draft: Draft, stored: StoredEvent) -> tuple[StoredEvent, Relation]:
+    """Give an event with the thread it belongs to, and its relation."""
+    if stored.event.is_state:
+        return stored, NO_RELATION
+    relation = relation_of(stored.event.content)
+    if relation.relates_to is None:
+        return stored, relation
+    if relation.is_thread:
+        return evolve(stored, thread=relation.relates_to), relation
+    parent_id = EventID(relation.relates_to)
+    parent = (await draft.by_id((parent_id,))).get(parent_id)
+    return evolve(stored, thread=None if parent is None else parent.thread), relation
+
+
+async def _covered(draft: Draft, stored: StoredEvent) -> set[EventID]:
+    """Give the events that are forward extremities no more: parents, and theirs if they have no effect."""
+    covered = set(stored.event.prev_events)
+    waiting = list(covered)
+    walked = 0
+    while waiting and walked < MAX_COVERED_WALK:
+        found = await draft.by_id(waiting)
+        walked += len(waiting)
+        waiting = [
+            parent
+            for each in found.values()
+            if each.status is not Status.ACCEPTED
+            for parent in each.event.prev_events
+            if parent not in covered
+        ]
+        covered.update(waiting)
+    return covered

@@ -1,0 +1,198 @@
+"""Events that others have seen, on their way into rooms this server is in.
+
+They cannot be built anew, so a lost race gives them a new place, not a new shape: first on the head in
+memory, then under the room's lock in the transaction that commits them, where every try makes progress.
+One at a time in each room. Fetching what is missing is not done here (`gaps`).
+
+Source: server-server-api.md, "Checks performed on receipt of a PDU".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+from functools import partial
+
+from attrs import define, frozen
+from twisted.logger import Logger
+
+from homeserver.events.draft import Draft
+from homeserver.events.ground import LockedGround, run_at_once
+from homeserver.events.nids import Room
+from homeserver.events.place import Place
+from homeserver.events.placing import Placing
+from homeserver.events.received import Course, Incoming, Outcome
+from homeserver.events.received_store import Store
+from homeserver.events.stored import Status, StoredEvent
+from homeserver.events.write import DatabaseGone, HeadMoved, Poisoned, Write
+from homeserver.room_queues import RoomQueues
+from protocol.errors import Forbidden, NotFound, Unavailable
+from protocol.events import Event
+from protocol.identifiers import EventID
+from storage import events
+from storage.database import Transaction
+from storage.heads import HeadRow
+from storage.transactions import Claim, TransactionKey
+
+log = Logger()
+
+TRIES = 2
+"""Times a place is sought on the head in memory before the room is locked."""
+
+MAX_WAITING = 200
+"""Groups of events that may wait in one room."""
+
+GROUP = 50
+"""Events placed in one transaction."""
+
+
+@frozen(eq=False)
+class _Group:
+    """Events to be placed together."""
+
+    room: Room
+    incoming: Sequence[Incoming]
+    course: Course
+
+
+@define(eq=False)
+class _LockedPlacing:
+    """Places a group under the room's lock; see `write.LockedWrite` and `write.Build`."""
+
+    placing: Placing
+    group: _Group
+    outcomes: Sequence[Outcome] = ()
+
+    @property
+    def room_nid(self) -> int:
+        """Give the room's nid."""
+        return self.group.room.nid
+
+    @property
+    def claims(self) -> Sequence[Claim]:
+        """Give no transaction IDs: events of others have none."""
+        return ()
+
+    def begin(self) -> _LockedPlacing:
+        """Give itself; there is nothing to collect."""
+        return self
+
+    def build(
+        self, tx: Transaction, head: HeadRow | None, _taken: Set[TransactionKey]
+    ) -> Sequence[Write | Exception]:
+        """Judge and place on the locked head."""
+        if head is None:
+            return [NotFound("This server is not in the room")]
+        room = self.group.room
+        ids = events.ids(tx, room.nid, head.mark.extremities)
+        prev_events = tuple(EventID(ids[nid]) for nid in head.mark.extremities)
+        place = Place(room.room_id, room.nid, room.version, head.mark, prev_events, head.root)
+        draft = Draft.on(LockedGround(room, tx), room, place)
+        work = self.placing.place_all(draft, self.group.incoming, self.group.course)
+        self.outcomes = run_at_once(work)
+        write = draft.write()
+        return [] if write is None else [write]
+
+
+class ReceivedEvents:
+    """Places events of other servers, and own ones that others have seen."""
+
+    def __init__(self, store: Store, placing: Placing) -> None:
+        """Place by `placing`, into `store`."""
+        self._store = store
+        self._placing = placing
+        self.queues = RoomQueues(MAX_WAITING)
+
+    async def place(
+        self, room_nid: int, batch: Sequence[Event], course: Course = Course.RECEIVED
+    ) -> list[Outcome]:
+        """Judge and place events, parents before children; what each lacks is in its outcome.
+
+        Raises `NotFound` for a room this server is not in, `Unavailable` when too much waits in it,
+        `DatabaseGone` when nobody can tell whether they were committed: to receive them again is safe.
+        """
+        room = await self._store.nids.room_of(room_nid)
+        for event in batch:
+            if event.room_id != room.room_id:
+                raise Forbidden("The event is of another room")
+        ordered = in_order(batch)
+        outcomes: dict[EventID, Outcome] = {}
+        for start in range(0, len(ordered), GROUP):
+            part = ordered[start : start + GROUP]
+            placed = await self.queues.run(room_nid, partial(self._place, room, part, course))
+            outcomes.update(zip([event.event_id for event in part], placed, strict=True))
+        return [outcomes[event.event_id] for event in batch]
+
+    async def place_own(self, room_nid: int, event: Event, *, now: int) -> StoredEvent:
+        """Commit an event of this server that another has seen, as it is; raises `Forbidden`."""
+        (outcome,) = await self.place(room_nid, (event,), Course.OWN)
+        if outcome.status is not Status.ACCEPTED or outcome.stored is None:
+            raise Forbidden(outcome.reason or "The event has lost its place in the room")
+        return outcome.stored
+
+    async def _place(self, room: Room, batch: Sequence[Event], course: Course) -> Sequence[Outcome]:
+        """Place a group; if one of it spoils the rest, place each alone."""
+        try:
+            return await self._place_group(room, batch, course)
+        except (DatabaseGone, NotFound, Unavailable):
+            raise
+        except Exception as error:
+            if len(batch) == 1:
+                log.failure("An event cannot be placed: {event}", event=batch[0].event_id)
+                return [Outcome(None, reason=f"The event cannot be placed: {type(error).__name__}")]
+        outcomes: list[Outcome] = []
+        for event in batch:
+            outcomes += await self._place(room, (event,), course)
+        return outcomes
+
+    async def _place_group(self, room: Room, batch: Sequence[Event], course: Course) -> Sequence[Outcome]:
+        group = _Group(room, await self._store.incoming(batch), course)
+        for _ in range(TRIES):
+            head = await self._store.heads.get(room.nid)
+            draft = Draft.on(self._store.ground(room), room, head.place)
+            outcomes = await self._placing.place_all(draft, group.incoming, course)
+            try:
+                await self._store.commit(draft)
+            except (HeadMoved, Poisoned):  # Poisoned: another worker has stored one of them meanwhile
+                self._store.forget(room.nid, outcomes)
+                continue
+            self._store.forget(room.nid, [one for one in outcomes if one.status is not Status.ACCEPTED])
+            return outcomes
+        return await self._place_locked(group)
+
+    async def _place_locked(self, group: _Group) -> Sequence[Outcome]:
+        locked = _LockedPlacing(self._placing, group)
+        for result in await self._store.persister.commit_locked(locked):
+            if isinstance(result, HeadMoved):
+                raise Unavailable("The room is too busy")
+            if isinstance(result, Exception):
+                raise result
+        self._store.forget(
+            group.room.nid, [one for one in locked.outcomes if one.status is not Status.ACCEPTED]
+        )
+        return locked.outcomes
+
+
+def in_order(batch: Sequence[Event], *, by_authority: bool = False) -> list[Event]:
+    """Give events each once, those named by others before them; a circle is broken where it is met.
+
+    `by_authority` looks at auth events alone.
+    """
+    by_id = {event.event_id: event for event in batch}
+    ordered: dict[EventID, Event] = {}
+    entered: set[EventID] = set()
+    for first in batch:
+        stack = [first]
+        while stack:
+            event = stack[-1]
+            before = [
+                by_id[each]
+                for each in (event.auth_events if by_authority else (*event.prev_events, *event.auth_events))
+                if each in by_id and each not in entered
+            ]
+            entered.add(event.event_id)
+            if before:
+                stack += before
+                continue
+            stack.pop()
+            ordered.setdefault(event.event_id, event)
+    return list(ordered.values())

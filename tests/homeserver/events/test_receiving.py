@@ -1,0 +1,360 @@
+"""Tests of receiving: a remote server's events come into a local room, in order, as forks, forged or late."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import evolve
+
+from homeserver.events.incoming import IncomingEvents
+from homeserver.events.nids import Room
+from homeserver.events.stored import Status
+from protocol.errors import Forbidden
+from protocol.events import Event, EventDraft
+from protocol.limits import MAX_DEPTH
+from protocol.room_versions import ROOM_VERSIONS, V11, RoomVersion
+from storage.database import Database
+from storage.feed import Flag, Kind
+from storage.migrate import migrate
+from tests.homeserver.events.helpers import ALICE, NOW, Worker, membership, message, start_worker
+from tests.homeserver.events.received_helpers import (
+    CAROL,
+    DAVE,
+    Peer,
+    Remote,
+    entries_of,
+    incoming_of,
+    receive,
+    remote_in,
+    stored_of,
+    tip,
+)
+from tests.storage.helpers import PostgresCase, SqliteCase
+
+
+class ReceivingTests:
+    """What must hold on every engine."""
+
+    database: Database
+    assertEqual: Callable[..., None]
+    assertTrue: Callable[..., None]
+    assertIn: Callable[..., None]
+    assertNotIn: Callable[..., None]
+    assertIsNone: Callable[..., None]
+
+    async def begin(
+        self, version: RoomVersion = V11, peer: Peer | None = None
+    ) -> tuple[Worker, IncomingEvents, Room, Remote]:
+        """Make a local room in which Carol of the other server is."""
+        await migrate(self.database)
+        worker = await start_worker(self.database)
+        incoming = incoming_of(worker, peer)
+        room = (await worker.room(version)).room
+        remote = await remote_in(worker, room.nid, version)
+        join = remote.put(membership(room.room_id, CAROL, "join"), await tip(worker, room.nid))
+        outcome = await receive(incoming, room.nid, join)
+        self.assertEqual((outcome.status, outcome.reason), (Status.ACCEPTED, ""))
+        return worker, incoming, room, remote
+
+    async def test_a_remote_user_joins_and_speaks_in_every_version(self) -> None:
+        """A received join and message move head, members, servers and feed like local ones."""
+        await migrate(self.database)
+        worker = await start_worker(self.database)
+        incoming = incoming_of(worker)
+        for version in ROOM_VERSIONS.values():
+            room = (await worker.room(version)).room
+            remote = await remote_in(worker, room.nid, version)
+            join = remote.put(membership(room.room_id, CAROL, "join"), await tip(worker, room.nid))
+            said = remote.build(message(room.room_id, "hello", CAROL), [join])
+            for event in (join, said):
+                outcome = await receive(incoming, room.nid, event)
+                self.assertEqual((outcome.status, outcome.reason), (Status.ACCEPTED, ""))
+            head = await worker.heads.get(room.nid)
+            self.assertEqual(dict(head.servers), {"plait.test": 1, "other.test": 1})
+            self.assertEqual(await tip(worker, room.nid), [said])
+            entries = await entries_of(worker, room.nid)
+            self.assertEqual([entry.kind for entry in entries], [Kind.EVENT] * 7)
+            self.assertEqual(entries[-2].flags, Flag.MEMBERSHIP)
+            answer = await worker.events.send(message(room.room_id, "hi"), now=NOW)
+            self.assertEqual(answer.event.prev_events, (said.event_id,))
+
+    async def test_an_event_known_already_keeps_its_status(self) -> None:
+        """The same event again is answered by its status, and has one entry in the feed."""
+        worker, incoming, room, remote = await self.begin()
+        said = remote.build(message(room.room_id, "hello", CAROL), await tip(worker, room.nid))
+        for _ in range(2):
+            self.assertEqual((await receive(incoming, room.nid, said)).status, Status.ACCEPTED)
+        refs = [entry.ref for entry in await entries_of(worker, room.nid)]
+        self.assertEqual(len(refs), len(set(refs)))
+
+    async def test_a_fork_becomes_a_second_extremity_and_a_local_event_joins_both(self) -> None:
+        """A message beside a local one is a fork; the next event names both as parents."""
+        worker, incoming, room, remote = await self.begin()
+        before = await tip(worker, room.nid)
+        local = await worker.events.send(message(room.room_id, "local"), now=NOW)
+        said = remote.build(message(room.room_id, "remote", CAROL), before)
+        self.assertEqual((await receive(incoming, room.nid, said)).status, Status.ACCEPTED)
+        self.assertEqual(set(await tip(worker, room.nid)), {local.event, said})
+        joined = await worker.events.send(message(room.room_id, "both"), now=NOW)
+        self.assertEqual(set(joined.event.prev_events), {local.event.event_id, said.event_id})
+
+    async def test_what_the_state_before_forbids_is_rejected_and_stays_so(self) -> None:
+        """An event its sender may not send is rejected for ever and has no entry (security: S1)."""
+        worker, incoming, room, remote = await self.begin()
+        parents = await tip(worker, room.nid)
+        topic = EventDraft(room.room_id, "m.room.topic", CAROL, {"topic": "mine"}, "")
+        forbidden = remote.build(topic, parents)
+        entries = len(await entries_of(worker, room.nid))
+        for _ in range(2):
+            self.assertEqual((await receive(incoming, room.nid, forbidden)).status, Status.REJECTED)
+        self.assertEqual(len(await entries_of(worker, room.nid)), entries)
+        self.assertEqual(await tip(worker, room.nid), parents)
+        child = remote.build(message(room.room_id, "after it", CAROL), [forbidden])
+        self.assertEqual((await receive(incoming, room.nid, child)).status, Status.ACCEPTED)
+        self.assertEqual(await tip(worker, room.nid), [child])
+
+    async def test_naming_a_rejected_event_as_authority_is_rejection(self) -> None:
+        """Power levels that were rejected give nobody any power (security: S1)."""
+        worker, incoming, room, remote = await self.begin()
+        parents = await tip(worker, room.nid)
+        levels = EventDraft(room.room_id, "m.room.power_levels", CAROL, {"users": {CAROL: 100}}, "")
+        grab = remote.build(levels, parents)
+        self.assertEqual((await receive(incoming, room.nid, grab)).status, Status.REJECTED)
+        topic = EventDraft(room.room_id, "m.room.topic", CAROL, {"topic": "mine"}, "")
+        use = remote.build(topic, parents, {**remote.state, grab.key: grab})
+        self.assertEqual((await receive(incoming, room.nid, use)).status, Status.REJECTED)
+
+    async def test_authority_of_another_room_counts_nothing(self) -> None:
+        """An event that names another room's power levels is not accepted (security: S2)."""
+        worker, incoming, room, remote = await self.begin()
+        other = (await worker.room()).room
+        head = await worker.heads.get(other.nid)
+        levels = (await head.state([("m.room.power_levels", "")]))["m.room.power_levels", ""]
+        topic = EventDraft(room.room_id, "m.room.topic", CAROL, {"topic": "mine"}, "")
+        forged = remote.build(topic, await tip(worker, room.nid), {**remote.state, levels.key: levels})
+        outcome = await receive(incoming, room.nid, forged)
+        self.assertTrue(outcome.status is None or outcome.status is Status.REJECTED)
+        self.assertNotIn(
+            ("m.room.topic", ""), await worker.state.all(room.nid, (await worker.heads.get(room.nid)).root)
+        )
+
+    async def test_what_only_the_present_forbids_is_soft_failed(self) -> None:
+        """A message of a banned user from before the ban is kept and told to nobody (security: F20)."""
+        worker, incoming, room, remote = await self.begin()
+        before = await tip(worker, room.nid)
+        await worker.events.send(membership(room.room_id, CAROL, "ban", ALICE), now=NOW)
+        entries = len(await entries_of(worker, room.nid))
+        banned = await tip(worker, room.nid)
+        for number in range(5):
+            late = remote.build(message(room.room_id, f"late {number}", CAROL), before)
+            self.assertEqual((await receive(incoming, room.nid, late)).status, Status.SOFT_FAILED)
+        self.assertEqual(len(await entries_of(worker, room.nid)), entries)
+        self.assertEqual(await tip(worker, room.nid), banned)
+        sent = await worker.events.send(message(room.room_id, "still here"), now=NOW)
+        self.assertEqual(sent.event.prev_events, (banned[0].event_id,))
+
+    async def test_an_event_without_parents_is_rejected(self) -> None:
+        """A second beginning of a room moves nothing (security: S12)."""
+        worker, incoming, room, remote = await self.begin()
+        create = remote.build(
+            EventDraft(room.room_id, "m.room.create", CAROL, {"room_version": "11"}, ""), []
+        )
+        before = await tip(worker, room.nid)
+        self.assertEqual((await receive(incoming, room.nid, create)).status, Status.REJECTED)
+        self.assertEqual(await tip(worker, room.nid), before)
+
+    async def test_depth_is_no_poison(self) -> None:
+        """An event that claims the greatest depth is placed after its parents, like any (security: F13)."""
+        worker, incoming, room, remote = await self.begin()
+        parents = await tip(worker, room.nid)
+        poison = remote.build(message(room.room_id, "deep", CAROL), parents, depth=MAX_DEPTH)
+        outcome = await receive(incoming, room.nid, poison)
+        assert outcome.stored is not None
+        self.assertEqual(outcome.stored.depth, parents[0].depth + 1)
+        sent = await worker.events.send(message(room.room_id, "after"), now=NOW)
+        self.assertEqual(sent.event.depth, parents[0].depth + 2)
+
+    async def test_many_forks_leave_few_extremities(self) -> None:
+        """However many forks come, the extremities stay bounded (security: S11)."""
+        worker, incoming, room, remote = await self.begin()
+        parents = await tip(worker, room.nid)
+        forks = [remote.build(message(room.room_id, str(n), CAROL), parents) for n in range(60)]
+        outcomes = await incoming.received.place(room.nid, forks)
+        self.assertEqual({outcome.status for outcome in outcomes}, {Status.ACCEPTED})
+        self.assertEqual(len((await worker.heads.get(room.nid)).extremities), 20)
+        sent = await worker.events.send(message(room.room_id, "joined"), now=NOW)
+        self.assertEqual((await worker.heads.get(room.nid)).extremities, (sent.nid,))
+
+    async def test_forks_of_state_follow_the_resolved_state(self) -> None:
+        """Memberships follow the difference of resolved states, also where another's event decides."""
+        worker, incoming, room, remote = await self.begin()
+        before = await tip(worker, room.nid)
+        dave = remote.build(membership(room.room_id, DAVE, "join"), before)
+        self.assertEqual((await receive(incoming, room.nid, dave)).status, Status.ACCEPTED)
+        rename = remote.build(
+            EventDraft(
+                room.room_id, "m.room.member", CAROL, {"membership": "join", "displayname": "C"}, CAROL
+            ),
+            before,
+        )
+        self.assertEqual((await receive(incoming, room.nid, rename)).status, Status.ACCEPTED)
+        head = await worker.heads.get(room.nid)
+        self.assertEqual(dict(head.servers), {"plait.test": 1, "other.test": 2})
+        state = await head.state([("m.room.member", CAROL), ("m.room.member", DAVE)])
+        self.assertEqual(set(state.values()), {rename, dave})
+
+    async def test_a_redaction_may_come_before_its_target(self) -> None:
+        """Redaction and target apply in either order of arrival, if the sender may (security: S10)."""
+        worker, incoming, room, remote = await self.begin()
+        before = await tip(worker, room.nid)
+        said = remote.build(message(room.room_id, "regret", CAROL), before)
+        first = remote.build(message(room.room_id, "another", CAROL), before)
+        redaction = remote.build(
+            EventDraft(room.room_id, "m.room.redaction", CAROL, {}, redacts=said.event_id), [first]
+        )
+        for event in (first, redaction, said):
+            self.assertEqual((await receive(incoming, room.nid, event)).status, Status.ACCEPTED)
+        redactor = await stored_of(worker, room.nid, redaction)
+        self.assertEqual((await stored_of(worker, room.nid, said)).redacted_by, redactor.nid)
+        spoken = await worker.events.send(message(room.room_id, "mine"), now=NOW)
+        foreign = remote.build(
+            EventDraft(room.room_id, "m.room.redaction", CAROL, {}, redacts=spoken.event.event_id),
+            await tip(worker, room.nid),
+        )
+        self.assertEqual((await receive(incoming, room.nid, foreign)).status, Status.ACCEPTED)
+        self.assertIsNone((await stored_of(worker, room.nid, spoken.event)).redacted_by)
+
+    async def test_one_bad_event_harms_none_beside_it(self) -> None:
+        """A rejected event and one that lacks its parents harm none of their group (security: F2)."""
+        worker, incoming, room, remote = await self.begin()
+        parents = await tip(worker, room.nid)
+        good = [remote.build(message(room.room_id, str(n), CAROL), parents) for n in range(3)]
+        topic = EventDraft(room.room_id, "m.room.topic", CAROL, {"topic": "mine"}, "")
+        bad = remote.build(topic, parents)
+        absent = remote.build(message(room.room_id, "absent", CAROL), parents)
+        orphan = remote.build(message(room.room_id, "orphan", CAROL), [absent])
+        outcomes = await incoming.received.place(room.nid, [good[0], bad, good[1], orphan, good[2]])
+        statuses = [outcome.status for outcome in outcomes]
+        accepted = Status.ACCEPTED
+        self.assertEqual(statuses, [accepted, Status.REJECTED, accepted, None, accepted])
+        self.assertEqual(outcomes[3].missing, {absent.event_id})
+
+    async def test_a_lost_race_ends_in_a_fork(self) -> None:
+        """Another worker's commits do not keep an event out: it is placed under the lock, as it is."""
+        worker, incoming, room, remote = await self.begin()
+        rival = await start_worker(self.database, "two")
+        parents = await tip(worker, room.nid)
+        for number in range(3):
+            await rival.events.send(message(room.room_id, f"rival {number}"), now=NOW)
+        said = remote.build(message(room.room_id, "late", CAROL), parents)
+        outcome = await receive(incoming, room.nid, said)
+        self.assertEqual(outcome.status, Status.ACCEPTED)
+        await rival.feed.catch_up()
+        self.assertEqual(len((await rival.heads.get(room.nid)).extremities), 2)
+        self.assertIn(said, await tip(rival, room.nid))
+
+    async def test_own_events_others_have_seen_are_placed_and_sent_on(self) -> None:
+        """An own event placed as it is bears the flag by which it is sent out; a refused one raises."""
+        worker, incoming, room, remote = await self.begin()
+        event = remote.build(membership(room.room_id, DAVE, "join"), await tip(worker, room.nid))
+        await incoming.place_own(room.nid, event, now=NOW)
+        entry = (await entries_of(worker, room.nid))[-1]
+        self.assertEqual(entry.flags, Flag.FEDERATE | Flag.MEMBERSHIP)
+        topic = EventDraft(room.room_id, "m.room.topic", CAROL, {"topic": "mine"}, "")
+        refused = remote.build(topic, await tip(worker, room.nid))
+        try:
+            await incoming.place_own(room.nid, refused, now=NOW)
+        except Forbidden:
+            pass
+        else:
+            raise AssertionError("it was placed")
+
+    async def test_a_too_long_identifier_is_kept_as_rejected(self) -> None:
+        """An event over the byte limit alone is remembered as rejected."""
+        worker, incoming, room, remote = await self.begin()
+        said = remote.build(message(room.room_id, "long", CAROL), await tip(worker, room.nid))
+        long = evolve(said, too_long=True)
+        self.assertEqual((await receive(incoming, room.nid, long)).status, Status.REJECTED)
+        self.assertEqual((await receive(incoming, room.nid, said)).status, Status.REJECTED)
+
+
+class MissingTests:
+    """Events whose past is missing, on every engine."""
+
+    database: Database
+    assertEqual: Callable[..., None]
+    assertTrue: Callable[..., None]
+    assertIn: Callable[..., None]
+    assertLess: Callable[..., None]
+    begin = ReceivingTests.begin
+
+    async def test_missing_parents_are_asked_for(self) -> None:
+        """Events between are fetched and come into the feed in their order."""
+        peer = Peer()
+        worker, incoming, room, remote = await self.begin(V11, peer)  # type: ignore[misc]
+        last = await tip(worker, room.nid)
+        line: list[Event] = []
+        for number in range(5):
+            last = [remote.build(message(room.room_id, str(number), CAROL), last)]
+            line += last
+        peer.events = {event.event_id: event for event in line}
+        outcome = await receive(incoming, room.nid, line[-1])
+        self.assertEqual(outcome.status, Status.ACCEPTED)
+        found = await worker.stored.by_nid(
+            room.nid, [entry.ref or 0 for entry in (await entries_of(worker, room.nid))[-5:]]
+        )
+        self.assertEqual([stored.event for _, stored in sorted(found.items())], line)
+        self.assertEqual(await tip(worker, room.nid), [line[-1]])
+
+    async def test_a_gap_too_wide_is_bridged_by_the_state_at_its_end(self) -> None:
+        """After a long silence the state at the oldest parent is asked for; history stays open below."""
+        peer = Peer()
+        worker, incoming, room, remote = await self.begin(V11, peer)  # type: ignore[misc]
+        last = await tip(worker, room.nid)
+        line: list[Event] = []
+        dave = remote.put(membership(room.room_id, DAVE, "join"), last)
+        line.append(dave)
+        for number in range(40):
+            line.append(remote.build(message(room.room_id, str(number), DAVE), line[-1:]))
+        peer.events = {event.event_id: event for event in line}
+        state = list(remote.state.values())
+        peer.states = {event.event_id: state for event in line[1:]}
+        outcome = await receive(incoming, room.nid, line[-1])
+        self.assertEqual((outcome.status, outcome.reason), (Status.ACCEPTED, ""))
+        head = await worker.heads.get(room.nid)
+        self.assertEqual(dict(head.servers), {"plait.test": 1, "other.test": 2})
+        self.assertIn(line[-1], await tip(worker, room.nid))
+        self.assertTrue(await incoming.gaps.fill(room.nid, MAX_DEPTH))
+        oldest = await stored_of(worker, room.nid, line[1])
+        self.assertEqual(oldest.status, Status.ACCEPTED)
+        self.assertLess(oldest.depth, (await stored_of(worker, room.nid, line[30])).depth)
+
+    async def test_orphans_do_not_make_us_ask_without_end(self) -> None:
+        """Many events with one missing parent cost a bounded number of requests (security: F15)."""
+        peer = Peer()
+        worker, incoming, room, remote = await self.begin(V11, peer)  # type: ignore[misc]
+        parents = await tip(worker, room.nid)
+        absent = remote.build(message(room.room_id, "absent", CAROL), parents)
+        for number in range(30):
+            orphan = remote.build(message(room.room_id, str(number), CAROL), [absent])
+            self.assertEqual((await receive(incoming, room.nid, orphan)).status, None)
+            self.assertEqual((await receive(incoming, room.nid, orphan)).status, None)
+        self.assertEqual(peer.asked.count("event"), 1)
+        self.assertEqual(peer.asked.count("before"), 30)
+        self.assertEqual(peer.asked.count("state_ids"), 0)
+
+
+class SqliteReceiving(ReceivingTests, SqliteCase):
+    """On SQLite."""
+
+
+class PostgresReceiving(ReceivingTests, PostgresCase):
+    """On PostgreSQL."""
+
+
+class SqliteMissing(MissingTests, SqliteCase):
+    """On SQLite."""
+
+
+class PostgresMissing(MissingTests, PostgresCase):
+    """On PostgreSQL."""
