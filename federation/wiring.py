@@ -1,0 +1,187 @@
+"""How the parts of federation hang together: outgoing requests, incoming routes, and the sender.
+
+`homeserver/app.py` gives what stands outside this layer, and gets back what the services ask for.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from random import SystemRandom
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import DeferredSemaphore
+from twisted.internet.threads import deferToThreadPool
+from twisted.names.client import createResolver
+
+from federation.authentication import ServerAuthentication
+from federation.backoff import Backoff
+from federation.client import FederationClient, Transactions
+from federation.discovery import Discovery
+from federation.handshakes import Handshakes
+from federation.inviting import Inviting
+from federation.joining import Arrivals, Joining
+from federation.key_fetching import MAX_ASKED_AT_ONCE, KeyFetcher, Notary
+from federation.key_ring import KeyRing
+from federation.knocking import Knocking
+from federation.leaving import Leaving
+from federation.outbound.audience import Audiences
+from federation.outbound.catch_up import CatchUp
+from federation.outbound.destination import Records, Sending
+from federation.outbound.edus import DurableEdus, PassingEdus
+from federation.outbound.room_servers import ServersAtState
+from federation.outbound.sender import FederationSender, Sources
+from federation.outbound.shards import Shards
+from federation.own_keys import OwnKeys
+from federation.pdus import PduChecker
+from federation.ports import OutsideMemberships
+from federation.queries import FederationQueries
+from federation.remote_rooms import RemoteDirectories, RemoteMemberships
+from federation.requests import ServerRequests
+from federation.well_known import WellKnown
+from homeserver.clock import Clock
+from homeserver.config.sections import Federation, Outbound
+from homeserver.core import Core
+from homeserver.http.addresses import IpPolicy
+from homeserver.http.agent import OutboundAgent
+from homeserver.http.dialing import Dialer
+from homeserver.http.dns import SystemResolver
+from homeserver.http.outbound_tls import OutboundTls
+from protocol.identifiers import KeyID, ServerName
+from protocol.signing import VerifyKey, decode_base64
+from storage.catch_up import CatchUpStore
+from storage.destinations import DestinationStore
+from storage.federation_shards import ShardStore
+from storage.outbound_edus import OutboundEduStore
+from storage.server_keys import ServerKeyStore
+
+MAX_SENDING_AT_ONCE = 50
+"""Transactions under way to all destinations together."""
+
+
+@frozen(eq=False)
+class Requests:
+    """Requests to other servers, and what proves theirs."""
+
+    agent: OutboundAgent
+    backoff: Backoff
+    requests: ServerRequests
+    ring: KeyRing
+    checker: PduChecker
+    client: FederationClient
+    queries: FederationQueries
+    handshakes: Handshakes
+    authentication: ServerAuthentication
+
+
+def make_requests(
+    core: Core, own: OwnKeys, federation: Federation, outbound: Outbound, reactor: Any
+) -> Requests:
+    """Build what speaks to other servers and checks what they say."""
+    clock, random, identity = core.clock, SystemRandom(), own.identity
+    allowed = federation.allow_list
+    allow_list = None if allowed is None else frozenset(map(ServerName, allowed))
+    agent = make_agent(outbound, reactor)
+    backoff = Backoff(DestinationStore(core.database), clock, int(federation.max_backoff * 1000), random)
+    resolver = SystemResolver(reactor.nameResolver, createResolver())
+    discovery = Discovery(WellKnown(agent, clock), resolver, clock, random)
+    requests = ServerRequests(identity, agent, discovery, backoff, clock, allow_list)
+    slots = DeferredSemaphore(MAX_ASKED_AT_ONCE)
+    fetcher = KeyFetcher(requests, clock, _notaries(federation), slots)
+    ring = KeyRing(own, ServerKeyStore(core.database), fetcher, clock)
+
+    def on_thread(work: Any, *args: Any, **kwargs: Any) -> Any:
+        return deferToThreadPool(reactor, reactor.getThreadPool(), work, *args, **kwargs)
+
+    checker = PduChecker(ring, on_thread)
+    return Requests(
+        agent,
+        backoff,
+        requests,
+        ring,
+        checker,
+        FederationClient(requests, checker),
+        FederationQueries(requests),
+        Handshakes(requests, checker),
+        ServerAuthentication(identity.server_name, ring, backoff, clock, allow_list),
+    )
+
+
+def make_agent(outbound: Outbound, reactor: Any) -> OutboundAgent:
+    """Build the one agent for all outgoing requests."""
+    policy = IpPolicy.of(outbound.ip_denylist, outbound.ip_allowlist)
+    tls = OutboundTls.of(outbound.extra_ca_files, outbound.verify_certificates)
+    resolver = SystemResolver(reactor.nameResolver, createResolver())
+    return OutboundAgent(reactor, Dialer(reactor, resolver, policy, tls))
+
+
+def make_remote_rooms(
+    core: Core, own: OwnKeys, requests: Requests, arrivals: Arrivals, outside: OutsideMemberships
+) -> RemoteMemberships:
+    """Build what acts in rooms through other servers."""
+    clock, random, identity = core.clock, SystemRandom(), own.identity
+    handshakes = requests.handshakes
+    return RemoteMemberships(
+        Joining(identity, handshakes, arrivals, clock, random),
+        Knocking(identity, handshakes, outside, clock, random),
+        Leaving(identity, handshakes, outside, clock, random),
+        Inviting(handshakes),
+    )
+
+
+def make_remote_directories(requests: Requests) -> RemoteDirectories:
+    """Build what asks other servers for names of rooms."""
+    return RemoteDirectories(requests.queries)
+
+
+@frozen(eq=False)
+class Outgoing:
+    """What this server sends, and the EDUs that pass."""
+
+    sender: FederationSender
+    passing: PassingEdus
+    sending: Sending
+
+    async def start(self) -> None:
+        """Begin to send."""
+        await self.sender.start(self.sending)
+
+    async def stop(self) -> None:
+        """Send no more."""
+        await self.sender.stop()
+
+
+def make_outgoing(core: Core, requests: Requests, clock: Clock, holder: str) -> Outgoing:
+    """Build the sender; `holder` names this process to others on the same database."""
+    database, own_name = core.database, core.author.server_name
+    audiences = Audiences(own_name, ServersAtState(core.heads, core.state, core.stored))
+    edus, owed = OutboundEduStore(database), CatchUpStore(database)
+    sender = FederationSender(
+        Sources(core.feed, core.stored, audiences, owed), Shards(ShardStore(database), holder, clock)
+    )
+    passing = PassingEdus()
+    passing.on_waiting(sender.wake)
+    sending = Sending(
+        own_name,
+        Transactions(requests.requests),
+        requests.backoff,
+        Records(DestinationStore(database), edus, CatchUp(owed, edus, core.stored, audiences)),
+        (DurableEdus(edus), passing),
+        clock,
+        DeferredSemaphore(MAX_SENDING_AT_ONCE),
+        lambda: secrets.token_urlsafe(12),
+        sender.dispatched,
+    )
+    return Outgoing(sender, passing, sending)
+
+
+def _notaries(federation: Federation) -> Sequence[Notary]:
+    return [
+        Notary(ServerName(each.server_name), _keys_of(each.verify_keys))
+        for each in federation.trusted_key_servers
+    ]
+
+
+def _keys_of(listed: Mapping[str, str]) -> Mapping[KeyID, VerifyKey]:
+    return {KeyID(key_id): VerifyKey(decode_base64(text)) for key_id, text in listed.items()}
