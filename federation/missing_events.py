@@ -26,12 +26,11 @@ class FetchedEvents:
         self,
         server: ServerName,
         room: Room,
-        earliest: Sequence[EventID],
-        latest: Sequence[EventID],
+        between: tuple[Sequence[EventID], Sequence[EventID]],
         limit: int,
     ) -> Sequence[Event]:
-        """Give events between the earliest and the latest."""
-        return await self.client.get_missing_events(server, _ref(room), (earliest, latest), limit)
+        """Give events between the earliest and the latest, the two of `between`."""
+        return await self.client.get_missing_events(server, _ref(room), between, limit)
 
     async def state_ids(
         self, server: ServerName, room: Room, event_id: EventID
