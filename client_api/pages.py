@@ -1,4 +1,4 @@
-"""The welcome page: what a browser shows at the server's root. It holds no script, and nothing of the request."""
+"""The welcome page: what a browser shows at the server's root. No script, and nothing of the request in it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _PAGE = """<!doctype html>
 <head><meta charset="utf-8"><title>{name}</title></head>
 <body>
 <h1>{name}</h1>
-<p>A Matrix homeserver runs here. It is <a href="https://matrix.org/ecosystem/clients/">any Matrix client</a>'s to use:
-give it this address as the homeserver.</p>
+<p>A Matrix homeserver runs here. Give this address as the homeserver to
+<a href="https://matrix.org/ecosystem/clients/">any Matrix client</a>.</p>
 <p>The administrator makes accounts with <code>plait register-user</code>.</p>
 </body>
 </html>
