@@ -1,4 +1,4 @@
-"""The welcome page: what a browser shows at the server's root. No script, and nothing of the request in it."""
+"""The welcome page: what a browser shows at the server's root. No script, nothing of the request in it."""
 
 from __future__ import annotations
 

@@ -39,6 +39,7 @@ from federation.ports import OutsideMemberships
 from federation.queries import FederationQueries
 from federation.remote_rooms import RemoteDirectories, RemoteMemberships
 from federation.requests import ServerRequests
+from federation.resident.access import RoomAccess
 from federation.well_known import WellKnown
 from homeserver.clock import Clock
 from homeserver.config.sections import Federation, Outbound
@@ -48,7 +49,7 @@ from homeserver.http.agent import OutboundAgent
 from homeserver.http.dialing import Dialer
 from homeserver.http.dns import SystemResolver
 from homeserver.http.outbound_tls import OutboundTls
-from protocol.identifiers import KeyID, ServerName
+from protocol.identifiers import KeyID, RoomID, ServerName
 from protocol.signing import VerifyKey, decode_base64
 from storage.catch_up import CatchUpStore
 from storage.destinations import DestinationStore
@@ -133,6 +134,18 @@ def make_remote_rooms(
 def make_remote_directories(requests: Requests) -> RemoteDirectories:
     """Build what asks other servers for names of rooms."""
     return RemoteDirectories(requests.queries)
+
+
+@frozen(eq=False)
+class SpeakingRights:
+    """Tells which servers a room's ACL lets speak."""
+
+    access: RoomAccess
+
+    async def may_speak(self, origin: ServerName, room_id: RoomID) -> bool:
+        """Tell whether the room is here and takes what the server says."""
+        head = await self.access.find(room_id)
+        return head is not None and await self.access.allows(origin, head)
 
 
 @frozen(eq=False)

@@ -8,7 +8,7 @@ Source: server-server-api.md, "EDUs" and the definitions of each type.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from attrs import frozen
@@ -21,7 +21,7 @@ from homeserver.ephemeral.ring import STATES, PresenceState
 from homeserver.ephemeral.typing import TypingUsers
 from homeserver.events.nids import Nids
 from protocol.canonical_json import JsonObject
-from protocol.errors import MatrixError
+from protocol.errors import BadJson, MatrixError
 from protocol.identifiers import (
     EventID,
     RoomID,
@@ -77,13 +77,23 @@ class _Receipt(msgspec.Struct):
 
 
 Handler = Callable[[ServerName, JsonObject, int], Awaitable[None]]
+E = TypeVar("E")
+
+
+class SpeakingRights(Protocol):
+    """Knows which servers a room's ACL lets speak."""
+
+    async def may_speak(self, origin: ServerName, room_id: RoomID) -> bool:
+        """Tell whether the room is here and takes what the server says."""
+        ...
 
 
 @frozen(eq=False)
 class IncomingEdus:
-    """Takes EDUs in; which rooms the origin may speak in is the caller's to check."""
+    """Takes EDUs in."""
 
     nids: Nids
+    rights: SpeakingRights
     typing: TypingUsers
     receipts: ReadReceipts
     presences: Presences
@@ -103,15 +113,18 @@ class IncomingEdus:
 
     async def take_typing(self, origin: ServerName, content: JsonObject, now: int) -> None:
         """Note that a user of the origin types, or no longer."""
-        edu = msgspec.convert(content, _Typing)
-        room_nid = await self.nids.room(parse_room_id(edu.room_id))
-        if room_nid is not None:
+        edu = _read(content, _Typing)
+        room_id = parse_room_id(edu.room_id)
+        room_nid = await self.nids.room(room_id)
+        if room_nid is not None and await self.rights.may_speak(origin, room_id):
             await self.typing.set_remote(origin, parse_user_id(edu.user_id), room_nid, edu.typing)
 
     async def take_receipts(self, origin: ServerName, content: JsonObject, now: int) -> None:
         """Note how far users of the origin have read."""
         taken = 0
         for room_text, by_type in content.items():
+            if not await self.rights.may_speak(origin, RoomID(room_text)):
+                continue
             by_user = by_type.get(READ) if isinstance(by_type, dict) else None
             for user_text, raw in by_user.items() if isinstance(by_user, dict) else ():
                 taken += 1
@@ -139,7 +152,7 @@ class IncomingEdus:
 
     async def take_presence(self, origin: ServerName, content: JsonObject, now: int) -> None:
         """Note the presence of users of the origin."""
-        for raw in msgspec.convert(content, _Presences).push[:MAX_ITEMS]:
+        for raw in _read(content, _Presences).push[:MAX_ITEMS]:
             try:
                 one = msgspec.convert(raw, _Presence)
                 user_id = parse_user_id(one.user_id)
@@ -153,13 +166,21 @@ class IncomingEdus:
 
     async def take_to_device(self, origin: ServerName, content: JsonObject, now: int) -> None:
         """Put messages of a user of the origin into our devices' post."""
-        edu = msgspec.convert(content, _ToDevice)
+        edu = _read(content, _ToDevice)
         messages = {parse_user_id(user): by for user, by in list(edu.messages.items())[:MAX_ITEMS]}
         parcel = Parcel(parse_user_id(edu.sender), edu.message_id[:255], edu.type[:255], messages)
         await self.to_device.receive(origin, parcel, now)
 
     async def take_device_list(self, origin: ServerName, content: JsonObject, now: int) -> None:
         """Note that the devices or keys of a user of the origin changed."""
-        user_id = parse_user_id(msgspec.convert(content, _DeviceList).user_id)
+        user_id = parse_user_id(_read(content, _DeviceList).user_id)
         if server_of(user_id) == origin:
             await self.keys.remote_changed(await self.nids.user(user_id))
+
+
+def _read(content: JsonObject, kind: type[E]) -> E:
+    """Read the content of an EDU; raises `BadJson`."""
+    try:
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        raise BadJson(f"the EDU is malformed: {error}") from None
