@@ -1,0 +1,120 @@
+"""PDUs that could not be placed at once: worked on room by room, in the order of arrival.
+
+They are rows, so a restart goes on where it was. A bounded number of rooms is worked on at a time; a room
+whose past cannot be had is tried again later, and costs the others nothing.
+
+Source: server-server-api.md, "Checks performed on receipt of a PDU"; security F14, F15, F18.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from attrs import define, evolve, field
+from twisted.logger import Logger
+
+from federation.ports import ReceivedEvents
+from homeserver.background import run_in_background
+from homeserver.clock import Clock
+from homeserver.events.nids import Nids
+from protocol.errors import MatrixError, NotFound
+from protocol.events import Event, load_event
+from protocol.identifiers import EventID, ServerName
+from protocol.pdu_format import is_too_long
+from storage import staging
+from storage.database import Database, DatabaseGone
+from storage.staging import Staged
+
+MAX_ROOMS = 8
+"""Rooms worked on at a time."""
+
+BATCH = 50
+RETRY_SECONDS = 60.0
+GIVE_UP_AFTER = 3_600_000
+"""Milliseconds after which an event whose past cannot be had is given up."""
+
+log = Logger()
+
+
+@define(eq=False)
+class StagedPdus:
+    """Places staged PDUs."""
+
+    database: Database
+    nids: Nids
+    received: ReceivedEvents
+    clock: Clock
+    _running: set[int] = field(factory=set, init=False)
+    _waiting: OrderedDict[int, None] = field(factory=OrderedDict, init=False)
+    _stopped: bool = field(default=False, init=False)
+
+    async def resume(self) -> None:
+        """Go on with what was staged before this process began."""
+        for room_nid in await self.database.read(staging.rooms):
+            self.work_on(room_nid)
+
+    def stop(self) -> None:
+        """Begin no more rooms."""
+        self._stopped = True
+        self._waiting.clear()
+
+    def work_on(self, room_nid: int) -> None:
+        """Place what is staged in a room, when it is its turn."""
+        if self._stopped:
+            return
+        self._waiting[room_nid] = None
+        self._next()
+
+    def _next(self) -> None:
+        """Begin rooms that wait, as far as there is room; one under way comes again when it is done."""
+        for room_nid in list(self._waiting):
+            if len(self._running) >= MAX_ROOMS:
+                return
+            if room_nid not in self._running:
+                del self._waiting[room_nid]
+                self._running.add(room_nid)
+                run_in_background(self._work(room_nid), "placing staged events")
+
+    async def _work(self, room_nid: int) -> None:
+        try:
+            again = await self._place_all(room_nid)
+        except (MatrixError, DatabaseGone) as error:
+            log.info("staged events of room {room} wait: {error!r}", room=room_nid, error=error)
+            again = True
+        finally:
+            self._running.discard(room_nid)
+            self._next()
+        if again and not self._stopped:
+            self.clock.call_later(RETRY_SECONDS, lambda: self.work_on(room_nid))
+
+    async def _place_all(self, room_nid: int) -> bool:
+        """Go through a room's staged PDUs once; tell whether some are left."""
+        last, left = 0, False
+        while not self._stopped:
+            rows = await self.database.read(staging.after, room_nid, last, BATCH)
+            if not rows:
+                return left
+            for row in rows:
+                if await self._is_done(row):
+                    await self.database.write(staging.drop, room_nid, (row.event_id,))
+                else:
+                    left = True
+                last = row.staged_nid
+        return left
+
+    async def _is_done(self, row: Staged) -> bool:
+        """Place an event; tell whether it need not be tried again."""
+        event = await self._event(row)
+        try:
+            outcome = await self.received.receive(row.room_nid, event, origin=ServerName(row.origin))
+        except NotFound:
+            return True
+        if outcome.status is not None or not outcome.missing:
+            return True
+        return self.clock.now_ms() - row.ts > GIVE_UP_AFTER
+
+    async def _event(self, row: Staged) -> Event:
+        """Read a staged event back; its signatures were checked when it came."""
+        room = await self.nids.room_of(row.room_nid)
+        event = load_event(row.pdu, room.version, event_id=EventID(row.event_id), room_id=room.room_id)
+        return evolve(event, too_long=is_too_long(event.pdu))

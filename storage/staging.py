@@ -1,0 +1,106 @@
+"""What other servers have handed in: transactions already answered, and PDUs accepted for later.
+
+A PDU is staged before its transaction is answered, and stays until it is placed or given up, so that an
+answer of 200 outlives the process. The room a peer takes up here is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from storage.database import Transaction
+from storage.nids import take
+
+STAGED_NUMBERS = "staged"
+
+_ANSWER = "SELECT answer FROM inbound_transactions WHERE origin = ? AND txn_id = ?"
+_PUT_ANSWER = (
+    "INSERT INTO inbound_transactions (origin, txn_id, ts, answer) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
+_EXPIRE = "DELETE FROM inbound_transactions WHERE ts < ?"
+_BYTES_BY_ROOM = "SELECT room_nid, sum(size) FROM staged_pdus WHERE origin = ? GROUP BY room_nid"
+_STAGE = (
+    "INSERT INTO staged_pdus (room_nid, event_id, staged_nid, origin, ts, size, pdu)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+)
+_AFTER = (
+    "SELECT room_nid, event_id, staged_nid, origin, ts, pdu FROM staged_pdus"
+    " WHERE room_nid = ? AND staged_nid > ? ORDER BY staged_nid LIMIT ?"
+)
+_DROP = "DELETE FROM staged_pdus WHERE room_nid = ? AND event_id IN ?"
+_ROOMS = "SELECT DISTINCT room_nid FROM staged_pdus"
+
+
+class ToStage(NamedTuple):
+    """A PDU to be staged: canonical JSON, its signatures checked."""
+
+    room_nid: int
+    event_id: str
+    pdu: bytes
+
+
+class Staged(NamedTuple):
+    """A staged PDU, and where and when it came from."""
+
+    room_nid: int
+    event_id: str
+    staged_nid: int
+    origin: str
+    ts: int
+    pdu: bytes
+
+
+class Bounds(NamedTuple):
+    """Bytes that one server may have staged: in all, and in one room."""
+
+    origin: int
+    room: int
+
+
+def answer(tx: Transaction, origin: str, txn_id: str) -> bytes | None:
+    """Give the answer to a transaction handled before."""
+    row = tx.one(_ANSWER, (origin, txn_id))
+    return None if row is None else bytes(row[0])
+
+
+def put_answer(tx: Transaction, origin: str, txn_id: str, ts: int, given: bytes) -> None:
+    """Keep the answer to a transaction; the first stays."""
+    tx.execute(_PUT_ANSWER, (origin, txn_id, ts, given))
+
+
+def expire(tx: Transaction, before: int) -> int:
+    """Drop answers given before this time in milliseconds, and tell how many."""
+    return tx.execute(_EXPIRE, (before,))
+
+
+def stage(tx: Transaction, origin: str, ts: int, pdus: Sequence[ToStage], bounds: Bounds) -> bool:
+    """Stage PDUs in order; False, and nothing is staged, if the server has too much here."""
+    by_room: dict[int, int] = dict(tx.all(_BYTES_BY_ROOM, (origin,)))
+    for pdu in pdus:
+        by_room[pdu.room_nid] = int(by_room.get(pdu.room_nid, 0)) + len(pdu.pdu)
+    if sum(by_room.values()) > bounds.origin or any(size > bounds.room for size in by_room.values()):
+        return False
+    first = take(tx, STAGED_NUMBERS, len(pdus))
+    rows = [
+        (pdu.room_nid, pdu.event_id, number, origin, ts, len(pdu.pdu), pdu.pdu)
+        for number, pdu in enumerate(pdus, first)
+    ]
+    tx.many(_STAGE, rows)
+    return True
+
+
+def after(tx: Transaction, room_nid: int, staged_nid: int, limit: int) -> list[Staged]:
+    """Give a room's staged PDUs after one, in the order of arrival."""
+    return [Staged._make(row) for row in tx.all(_AFTER, (room_nid, staged_nid, limit))]
+
+
+def drop(tx: Transaction, room_nid: int, event_ids: Sequence[str]) -> None:
+    """Forget PDUs that are placed or given up."""
+    if event_ids:
+        tx.execute(_DROP, (room_nid, list(event_ids)))
+
+
+def rooms(tx: Transaction) -> list[int]:
+    """Give the rooms in which anything is staged."""
+    return [int(row[0]) for row in tx.all(_ROOMS)]
