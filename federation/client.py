@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attrs import frozen
+from twisted.internet.defer import DeferredSemaphore
 
 from federation.failures import BadAnswer
 from federation.paths import V1, path, with_query
@@ -131,12 +132,18 @@ class Transactions:
     """Sends transactions."""
 
     requests: ServerRequests
+    slots: DeferredSemaphore
+    """Bounds the transactions under way to all destinations."""
 
     async def send(self, server: ServerName, txn_id: str, body: bytes) -> JsonObject:
-        """Send a transaction once; raises MatrixError."""
-        return await self.requests.signed(
-            ServerRequest(server, "PUT", path(f"{V1}/send", txn_id), body, seconds=60)
-        )
+        """Send a transaction once, as soon as there is a slot; raises MatrixError."""
+        await self.slots.acquire()
+        try:
+            return await self.requests.signed(
+                ServerRequest(server, "PUT", path(f"{V1}/send", txn_id), body, seconds=60)
+            )
+        finally:
+            self.slots.release()
 
 
 def _ids(server: ServerName, answer: JsonObject, name: str) -> list[EventID]:

@@ -177,14 +177,12 @@ def make_outgoing(core: Core, requests: Requests, clock: Clock, holder: str) -> 
     passing.on_waiting(sender.wake)
     sending = Sending(
         own_name,
-        Transactions(requests.requests),
+        Transactions(requests.requests, DeferredSemaphore(MAX_SENDING_AT_ONCE)),
         requests.backoff,
         Records(DestinationStore(database), edus, CatchUp(owed, edus, core.stored, audiences)),
         (DurableEdus(edus), passing),
         clock,
-        DeferredSemaphore(MAX_SENDING_AT_ONCE),
         lambda: secrets.token_urlsafe(12),
-        sender.dispatched,
     )
     return Outgoing(sender, passing, sending)
 

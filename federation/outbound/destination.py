@@ -19,13 +19,13 @@ from enum import Enum
 from typing import Protocol
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.logger import Logger
 
 from federation.backoff import Backoff
 from federation.failures import NoAnswer, Refused, Unreachable
 from federation.outbound.catch_up import CatchUp, PendingPdu
 from federation.outbound.edus import EduBatch, EduSource
+from federation.outbound.patience import Patience
 from federation.outbound.transaction import MAX_EDUS, MAX_PDUS, OutgoingTransaction, transaction_body
 from homeserver.background import run_in_background
 from homeserver.clock import Clock
@@ -40,9 +40,6 @@ MAX_LIVE = 1_000
 FULL = MAX_PDUS + MAX_EDUS
 FAULT_PAUSE = 30.0
 """Seconds before going on after a fault of ours, such as the database being away."""
-FIRST_GRUDGE = 60.0
-MAX_GRUDGE = 3_600.0
-"""Seconds before a server that is up but refuses transactions is tried again, doubling from first to max."""
 _REFUSALS = frozenset({400, 413})
 
 log = Logger()
@@ -75,11 +72,7 @@ class Sending:
     records: Records
     sources: Sequence[EduSource]
     clock: Clock
-    slots: DeferredSemaphore
-    """Bounds the transactions under way to all destinations."""
     new_txn_id: Callable[[], str]
-    dispatched: Callable[[], int]
-    """Tells the feed position up to which every live destination was given its events."""
 
 
 class _Outcome(Enum):
@@ -107,6 +100,8 @@ class Destination:
 
     server: ServerName
     sending: Sending
+    dispatched: Callable[[], int]
+    """Tells the feed position up to which every live destination was given its events."""
     on_idle: Callable[[ServerName], None]
     _waiting: deque[PendingPdu] = field(factory=deque, init=False)
     _behind: int | None = field(default=None, init=False)
@@ -118,15 +113,11 @@ class Destination:
     _running: bool = field(default=False, init=False)
     _again: bool = field(default=False, init=False)
     _stopped: bool = field(default=False, init=False)
-    _pausing: Deferred[None] | None = field(default=None, init=False)
-    _firm: bool = field(default=False, init=False)
-    """Whether the pause goes on although the destination is heard of."""
-    _grudge: float = field(default=0.0, init=False)
+    _patience: Patience = field(init=False)
 
-    @property
-    def is_behind(self) -> bool:
-        """Tell whether its events are read back from the database."""
-        return self._behind is not None
+    def __attrs_post_init__(self) -> None:
+        """Begin without a grudge."""
+        self._patience = Patience(self.sending.clock)
 
     @property
     def holds(self) -> int | None:
@@ -165,14 +156,13 @@ class Destination:
 
     def recovered(self) -> None:
         """End the pause: the destination lives."""
-        if not self._firm:
-            self._end_pause()
+        self._patience.hear()
         self.poke()
 
     def stop(self) -> None:
         """Send no more."""
         self._stopped = True
-        self._end_pause()
+        self._patience.end()
 
     async def _run(self) -> None:
         """Send until nothing is left."""
@@ -225,13 +215,13 @@ class Destination:
     async def _refill(self) -> bool:
         """Read back what is owed next; False if there is more to look through. May find itself live again."""
         assert self._behind is not None
-        upto = self.sending.dispatched()
+        upto = self.dispatched()
         plan = await self.sending.records.catch_up.plan(self.server, self._behind, upto)
         if plan.pdus:
             self._waiting.extend(plan.pdus)
             self._plan_reached, self._plan_whole = plan.reached, plan.whole
             return True
-        if plan.reached >= self.sending.dispatched():
+        if plan.reached >= self.dispatched():
             self._behind, self._unsaved = None, None
             await self.sending.records.destinations.set_position(self.server, None)
             return True
@@ -261,38 +251,28 @@ class Destination:
 
     async def _attempt(self, txn: OutgoingTransaction) -> _Outcome:
         """Send a transaction once; set a grudge unless the back-off has taken note of a failure."""
-        await self.sending.slots.acquire()
         try:
             await self.sending.client.send(self.server, txn.txn_id, txn.body)
         except Refused as refused:
             if refused.http_status in _REFUSALS and refused.remote_errcode:
                 return _Outcome.REFUSED
             if refused.http_status < 500:
-                self._grow_grudge(refused.remote.get("retry_after_ms"))
+                self._patience.offend(refused.remote.get("retry_after_ms"))
             return _Outcome.FAILED
         except (Unreachable, NoAnswer):
             return _Outcome.FAILED
         except MatrixError as error:
             log.info("cannot send to {server}: {error}", server=self.server, error=error.error)
-            self._grow_grudge(None)
+            self._patience.offend(None)
             return _Outcome.FAILED
-        finally:
-            self.sending.slots.release()
-        self._grudge = 0.0
+        self._patience.forgive()
         return _Outcome.CONFIRMED
-
-    def _grow_grudge(self, retry_after_ms: object) -> None:
-        """Set how long to leave a server in peace that is up but takes no transactions."""
-        asked = retry_after_ms / 1000 if isinstance(retry_after_ms, int) else 0.0
-        self._grudge = min(max(self._grudge * 2, FIRST_GRUDGE, asked), MAX_GRUDGE)
 
     async def _hold_grudge(self) -> None:
         """Wait out a grudge, whatever is heard of the server meanwhile."""
-        if self._grudge:
+        if self._patience.grudge:
             await self._fall_behind()
-            self._firm = True
-            await self._pause(self._grudge)
-            self._firm = False
+            await self._pause(self._patience.grudge, firm=True)
 
     async def _settle(self, load: _Load, outcome: _Outcome) -> None:
         """Draw the consequences of a transaction."""
@@ -328,14 +308,14 @@ class Destination:
     async def _fall_behind(self) -> None:
         """Keep the position in the database, and let go of all but the transaction under way."""
         for source in self.sending.sources:
-            source.gave_up(self.server)
+            await source.gave_up(self.server)
         if self._behind is None:
             self._let_go()
         await self._save()
 
     def _let_go(self) -> None:
         """Be behind from now on, holding no more than may be under way."""
-        first = self._waiting[0].pos - 1 if self._waiting else self.sending.dispatched()
+        first = self._waiting[0].pos - 1 if self._waiting else self.dispatched()
         self._behind = self._unsaved = first
         while len(self._waiting) > MAX_PDUS:
             self._waiting.pop()
@@ -347,18 +327,7 @@ class Destination:
             await self.sending.records.destinations.set_position(self.server, self._unsaved)
             self._unsaved = None
 
-    async def _pause(self, seconds: float) -> None:
-        """Wait, unless the destination is heard of sooner."""
-        if self._stopped:
-            return
-        pausing: Deferred[None] = Deferred()
-        self._pausing = pausing
-        timer = self.sending.clock.call_later(seconds, self._end_pause)
-        await pausing
-        if timer.active():
-            timer.cancel()
-
-    def _end_pause(self) -> None:
-        pausing, self._pausing = self._pausing, None
-        if pausing is not None:
-            pausing.callback(None)
+    async def _pause(self, seconds: float, *, firm: bool = False) -> None:
+        """Wait, unless sending has stopped."""
+        if not self._stopped:
+            await self._patience.wait(seconds, firm=firm)

@@ -42,8 +42,8 @@ class EduSource(Protocol):
         """Note that a batch arrived, or was refused for good."""
         ...
 
-    def gave_up(self, server: ServerName) -> None:
-        """Note that `server` does not answer: passing EDUs for it need not be kept."""
+    async def gave_up(self, server: ServerName) -> None:
+        """Note that `server` does not answer: what waits for it is bounded, passing EDUs need not be kept."""
 
 
 @frozen
@@ -62,8 +62,9 @@ class DurableEdus:
         assert isinstance(receipt, list)
         await self.store.delivered(receipt)
 
-    def gave_up(self, server: ServerName) -> None:
-        """Do nothing: they wait in the database."""
+    async def gave_up(self, server: ServerName) -> None:
+        """Let the rest wait in the database, but for the oldest beyond the bound."""
+        await self.store.trim(server)
 
 
 @define
@@ -102,6 +103,6 @@ class PassingEdus:
     async def delivered(self, server: ServerName, receipt: object) -> None:
         """Do nothing: they are forgotten already."""
 
-    def gave_up(self, server: ServerName) -> None:
+    async def gave_up(self, server: ServerName) -> None:
         """Forget what waits for a server that does not answer."""
         self._waiting.pop(server, None)

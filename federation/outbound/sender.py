@@ -159,7 +159,7 @@ class FederationSender:
     def _destination(self, server: ServerName) -> Destination:
         destination = self._destinations.get(server)
         if destination is None:
-            destination = Destination(server, self._parts(), self._idle)
+            destination = Destination(server, self._parts(), self.dispatched, self._idle)
             self._destinations[server] = destination
         return destination
 

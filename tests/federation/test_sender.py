@@ -121,14 +121,12 @@ class Process:
         numbers = count(1)
         self.sending = Sending(
             HERE,
-            Transactions(world.requests),
+            Transactions(world.requests, DeferredSemaphore(50)),
             world.backoff,
             Records(DestinationStore(world.database), self.edus, CatchUp(owed, self.edus, home, audiences)),
             (DurableEdus(self.edus), self.passing),
             world.clock,
-            DeferredSemaphore(50),
             lambda: f"{name}{next(numbers)}",
-            self.sender.dispatched,
         )
 
     def start(self) -> None:
