@@ -17,8 +17,8 @@ $(DATA)/homeserver.yaml: | $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m tests $(TESTS)
 
-demo: $(VENV)/.installed
-	$(BIN)/python -m docs.demo
+demo: $(VENV)/.installed-test
+	$(BIN)/python -m tests.interop.demo
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m bench $(BENCH)
