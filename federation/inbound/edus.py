@@ -7,7 +7,7 @@ Source: server-server-api.md, "EDUs"; security F2, F12.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Protocol
 
 from attrs import frozen
@@ -23,7 +23,7 @@ log = Logger()
 class EduHandler(Protocol):
     """Takes EDUs of one type."""
 
-    async def __call__(self, origin: ServerName, content: JsonObject, now: int) -> None:
+    def __call__(self, origin: ServerName, content: JsonObject, now: int, /) -> Awaitable[None]:
         """Act on the content of an EDU of `origin`; what makes no sense is passed over."""
         ...
 
