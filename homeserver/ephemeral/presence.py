@@ -8,11 +8,9 @@ Source: client-server-api/modules/presence.md; server-server-api.md, "Presence".
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Protocol
-
 from attrs import Factory, define, evolve
 
+from homeserver.background import run_in_background
 from homeserver.clock import Clock
 from homeserver.ephemeral.ring import (
     OFFLINE,
@@ -23,6 +21,7 @@ from homeserver.ephemeral.ring import (
     PresenceState,
     merge,
 )
+from homeserver.ephemeral.sharing import RoomSharing
 from homeserver.ephemeral.typing import SendEdu
 from protocol.errors import InvalidParam
 from protocol.identifiers import ServerName, UserID, server_of
@@ -32,14 +31,6 @@ SILENCE_MS = 60_000
 IDLE_MS = 300_000
 """A user who has done nothing for so long is unavailable."""
 MAX_STATUS = 1024
-
-
-class InterestedServers(Protocol):
-    """Knows who shares rooms with a local user."""
-
-    def servers_of(self, user_id: UserID) -> Collection[ServerName]:
-        """Give other servers that share a room with the user, as far as is in memory."""
-        ...
 
 
 @define
@@ -52,10 +43,11 @@ class _Device:
 class Presences:
     """The presence of local and remote users."""
 
+    server_name: ServerName
     enabled: bool
     clock: Clock
     ring: EphemeralRing
-    interested: InterestedServers
+    sharing: RoomSharing
     send_edu: SendEdu
     _devices: dict[UserID, dict[str, _Device]] = Factory(dict)
     _armed: bool = False
@@ -100,7 +92,7 @@ class Presences:
     def set_remote(self, origin: ServerName, user_id: UserID, state: PresenceState) -> None:
         """Note what another server says of its own user; others' users are passed over."""
         if self.enabled and server_of(user_id) == origin:
-            self.ring.set_presence(user_id, state)
+            self._publish(user_id, state)
 
     def get(self, user_id: UserID) -> PresenceState:
         """Give a user's presence; one never heard of is offline."""
@@ -118,9 +110,16 @@ class Presences:
             self.ring.set_presence(user_id, state)
 
     def _publish(self, user_id: UserID, state: PresenceState) -> None:
+        run_in_background(self._tell(user_id, state), "telling presence")
+
+    async def _tell(self, user_id: UserID, state: PresenceState) -> None:
+        """Show a presence to those who share a room, here and on other servers."""
+        await self.sharing.load(user_id)
         self.ring.set_presence(user_id, state)
-        content = {"push": [{"user_id": user_id, **self.ring.content(state)}]}
-        self.send_edu(self.interested.servers_of(user_id), "m.presence", ("presence", user_id), content)
+        if server_of(user_id) == self.server_name:
+            content = {"push": [{"user_id": user_id, **self.ring.content(state)}]}
+            others = self.sharing.servers_of(user_id) - {self.server_name}
+            self.send_edu(others, "m.presence", ("presence", user_id), content)
 
     def _arm(self) -> None:
         if not self._armed:

@@ -1,0 +1,61 @@
+"""How what passes, and the post and keys of devices, hang together; `app.py` calls it."""
+
+from __future__ import annotations
+
+import secrets
+
+from attrs import frozen
+
+from homeserver.core import Core
+from homeserver.devices.keys import DeviceKeys, RemoteKeys
+from homeserver.devices.to_device import ToDeviceMessages, UserDevices
+from homeserver.ephemeral.incoming import IncomingEdus, SpeakingRights
+from homeserver.ephemeral.presence import Presences
+from homeserver.ephemeral.receipts import ReadReceipts
+from homeserver.ephemeral.ring import EphemeralRing
+from homeserver.ephemeral.sharing import RoomSharing
+from homeserver.ephemeral.typing import SendEdu, TypingUsers
+
+_RING_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+@frozen(eq=False)
+class Passing:
+    """Receipts, typing, presence, the post and keys of devices, and what comes of these from elsewhere."""
+
+    ring: EphemeralRing
+    sharing: RoomSharing
+    typing: TypingUsers
+    receipts: ReadReceipts
+    presences: Presences
+    to_device: ToDeviceMessages
+    keys: DeviceKeys
+    incoming: IncomingEdus
+
+
+@frozen(eq=False)
+class Outside:
+    """What it needs of others."""
+
+    devices: UserDevices
+    remote: RemoteKeys
+    rights: SpeakingRights
+    send_edu: SendEdu
+
+
+def make_passing(core: Core, outside: Outside, *, presence: bool) -> Passing:
+    """Build it; `presence` tells whether users see who is online."""
+    devices, send_edu = outside.devices, outside.send_edu
+    name, clock, nids = core.author.server_name, core.clock, core.nids
+    sharing = RoomSharing(core.database, nids, core.heads)
+    core.feed.add_cache(sharing.apply)
+    incarnation = "".join(secrets.choice(_RING_LETTERS) for _ in range(12))
+    ring = EphemeralRing(incarnation, clock.now_ms, sharing)
+    typing = TypingUsers(name, clock, core.heads, ring, send_edu)
+    receipts = ReadReceipts(name, core.database, core.persister, core.heads, core.stored, nids, send_edu)
+    presences = Presences(name, presence, clock, ring, sharing, send_edu)
+    to_device = ToDeviceMessages(name, core.database, core.persister, nids, devices)
+    core.feed.add_cache(to_device.apply)
+    keys = DeviceKeys(name, core.database, core.persister, nids, devices, outside.remote)
+    incoming = IncomingEdus(nids, outside.rights, typing, receipts, presences, to_device, keys)
+    return Passing(ring, sharing, typing, receipts, presences, to_device, keys, incoming)

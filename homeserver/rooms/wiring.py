@@ -1,0 +1,80 @@
+"""How the services of rooms hang together; `app.py` calls it."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from homeserver.core import Core
+from homeserver.events.unplaced import Unplaced
+from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.conversations import Conversations
+from homeserver.rooms.creation import Creation
+from homeserver.rooms.forgetting import Forgetting
+from homeserver.rooms.inviting import Inviting, LocalUsers, RemoteInvites, SeenEvents
+from homeserver.rooms.membership import Memberships
+from homeserver.rooms.messages import Messages
+from homeserver.rooms.own_members import MemberFields, OwnMembers
+from homeserver.rooms.ports import DirectRooms, RemoteDirectory, RemoteRooms
+from homeserver.rooms.published import Published
+from homeserver.rooms.restricted import RestrictedJoins
+from homeserver.rooms.upgrades import Upgrades
+from homeserver.rooms.vias import Vias
+
+
+@frozen(eq=False)
+class Elsewhere:
+    """Other servers, and what needs them."""
+
+    rooms: RemoteRooms
+    directory: RemoteDirectory
+    seen: SeenEvents
+
+
+@frozen(eq=False)
+class Rooms:
+    """All services of rooms."""
+
+    unplaced: Unplaced
+    restricted: RestrictedJoins
+    aliases: Aliases
+    published: Published
+    inviting: Inviting
+    creation: Creation
+    memberships: Memberships
+    messages: Messages
+    upgrades: Upgrades
+    forgetting: Forgetting
+    conversations: Conversations
+    own_members: OwnMembers
+
+
+def make_rooms(
+    core: Core, elsewhere: Elsewhere, users: LocalUsers, direct: DirectRooms, default_version: str
+) -> Rooms:
+    """Build the services of rooms."""
+    server_name, heads, nids = core.author.server_name, core.heads, core.nids
+    unplaced = Unplaced(heads, core.author)
+    profiles = MemberFields(core.database, nids)
+    aliases = Aliases(server_name, core.database, nids, heads, elsewhere.directory)
+    published = Published(core.database, nids, heads)
+    invites = RemoteInvites(unplaced, elsewhere.seen, elsewhere.rooms)
+    inviting = Inviting(heads, nids, core.events, invites, profiles, users)
+    creation = Creation(server_name, default_version, core.rooms, inviting, aliases, published, profiles)
+    restricted = RestrictedJoins(server_name, heads, nids)
+    vias = Vias(server_name, core.database, nids, core.stored)
+    memberships = Memberships(heads, nids, core.events, elsewhere.rooms, profiles, restricted, vias)
+    forgetting = Forgetting(core.database, nids, core.persister)
+    return Rooms(
+        unplaced,
+        restricted,
+        aliases,
+        published,
+        inviting,
+        creation,
+        memberships,
+        Messages(core.events, aliases),
+        Upgrades(heads, nids, core.state, core.events, creation, aliases, published),
+        forgetting,
+        Conversations(server_name, heads, nids, creation, direct),
+        OwnMembers(memberships, forgetting),
+    )
