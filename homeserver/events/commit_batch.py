@@ -8,7 +8,7 @@ Pure but for the transaction: nothing here touches what the reactor changes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 
 from attrs import define, evolve, field, frozen
 
@@ -18,11 +18,19 @@ from storage import feed, heads, transactions
 from storage.database import Transaction
 from storage.feed import NewEntry
 from storage.heads import HeadRow, HeadUpdate
-from storage.rows import run_all
+from storage.rows import Rows, run_all
 from storage.transactions import TransactionKey
 
 Outcome = Write | Exception
 """What became of a piece: the write that is in the batch, or why it is not."""
+
+MoreRows = Callable[[Transaction, Sequence[NewEntry]], Sequence[Rows]]
+"""Gives rows that go in with entries; called on a database thread when their own rows are written."""
+
+
+def no_more_rows(_tx: Transaction, _entries: Sequence[NewEntry]) -> Sequence[Rows]:
+    """Give none."""
+    return ()
 
 
 @frozen(eq=False)
@@ -32,6 +40,7 @@ class Batch:
     writes: tuple[Write, ...]
     builds: tuple[tuple[int, Build], ...]
     """(room nid, build)."""
+    more_rows: MoreRows = no_more_rows
 
 
 @frozen(eq=False)
@@ -64,6 +73,7 @@ def commit_batch(tx: Transaction, batch: Batch, writer: str, attempt: Attempt) -
     kept += [outcome for each in built for outcome in each if isinstance(outcome, Write)]
     run_all(tx, (rows for write in kept for rows in write.rows))
     entries = [entry for write in kept for entry in write.entries]
+    run_all(tx, batch.more_rows(tx, entries))
     first_pos = feed.append(tx, entries, writer) if entries else 0
     attempt.result = Result(outcomes, built, entries, first_pos)
     return attempt.result

@@ -17,7 +17,15 @@ from twisted.logger import Logger
 
 from homeserver.background import run_in_background
 from homeserver.clock import Clock
-from homeserver.events.commit_batch import Attempt, Batch, Outcome, Result, commit_batch
+from homeserver.events.commit_batch import (
+    Attempt,
+    Batch,
+    MoreRows,
+    Outcome,
+    Result,
+    commit_batch,
+    no_more_rows,
+)
 from homeserver.events.write import Build, Committed, HeadMoved, LockedWrite, Poisoned, Write
 from protocol.errors import Unavailable
 from storage import feed
@@ -80,17 +88,20 @@ class Persister:
         *,
         writer: str,
         gather: Callable[[Callable[[], None]], None] = at_once,
+        more_rows: MoreRows = no_more_rows,
     ) -> None:
         """Write to `database` and tell `tail`.
 
         `writer` names this process to others. `gather` puts the start of a batch off until the present
-        turn of the reactor is over (`Clock.soon`), so that all requests of one turn share it.
+        turn of the reactor is over (`Clock.soon`), so that all requests of one turn share it. `more_rows`
+        gives rows that go in with entries (unread verdicts).
         """
         self._database = database
         self._tail = tail
         self._clock = clock
         self._writer = writer
         self._gather = gather
+        self._more_rows = more_rows
         self._queue: deque[_Waiting] = deque()
         self._bytes = 0
         self._running = False
@@ -196,6 +207,7 @@ class Persister:
                 for waiting in taken
                 if not isinstance(waiting.piece, Write) and waiting.build is not None
             ),
+            self._more_rows,
         )
         while True:
             attempt = Attempt()

@@ -34,6 +34,7 @@ from storage.events import INSERT, REDACT, EventRow, Status
 from storage.feed import Entry, Flag, HeadMark, Kind, NewEntry
 from storage.memberships import BY_NAME, PUT_MEMBERSHIP
 from storage.migrate import migrate
+from storage.rows import run_all
 from storage.state_trie import EMPTY_ROOT, StateRoot, apply
 from storage.text import escape
 from storage.transactions import Claim, TransactionKey, claim
@@ -140,6 +141,7 @@ class World:
         return make_session_feed(core, self.readers, suppliers, epoch=epoch)
 
     readers: Any = None
+    more_rows: Any = None
 
     async def session(self, user_id: str, device: str = "DEV") -> Session:
         """Give a session of a user."""
@@ -152,6 +154,8 @@ class World:
         def write(tx: Transaction) -> int:
             if work is not None:
                 work(tx)
+            if self.more_rows is not None:
+                run_all(tx, self.more_rows(tx, entries))
             return feed_store.append(tx, entries, "test")
 
         first = await self.database.write(write)

@@ -1,0 +1,197 @@
+"""Judge events as they are committed: a row for each local member of whom the rule says otherwise.
+
+Runs on a database thread, inside the commit's transaction, after the events' own rows; so that an event and
+its verdicts are there together or not at all. Each distinct set of rules is asked once for an event; users
+the event mentions are asked for themselves. What it remembers of rooms is dropped by the feed.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping, Sequence
+
+from attrs import evolve, frozen
+
+from homeserver.events.event_store import stored_from_row
+from homeserver.events.stored import Status, StoredEvent
+from homeserver.unread.rules import Facts, MaskCache, RuleSets, UserRules
+from protocol.events import Event
+from protocol.identifiers import StateKey, UserID
+from protocol.power_levels import PowerLevels
+from protocol.unread import HIGHLIGHT, SILENT, EventClass, Verdict, classify, mentioned, mentions_room
+from storage import events, memberships, unread
+from storage.database import Transaction
+from storage.feed import Entry, Flag, Kind, NewEntry
+from storage.rows import Rows
+from storage.state_trie import StateRoot, find
+from storage.trie_nodes import run_in_transaction
+from storage.unread import VerdictRow
+
+MAX_ROOMS = 2000
+MAX_NOTED = 10_000
+_CREATE: StateKey = ("m.room.create", "")
+_POWER_LEVELS: StateKey = ("m.room.power_levels", "")
+_MAY_CARRY_MENTION = (EventClass.MESSAGE, EventClass.ENCRYPTED)
+
+
+@frozen(eq=False)
+class Audience:
+    """Who in a room may have unread counts."""
+
+    users: Mapping[UserID, int]
+    """Joined local users, with their nids."""
+    members: int
+    """All joined members."""
+    rules: Mapping[int, UserRules]
+    """Rules by user nid, of those whose rules are not the default ones."""
+    version: int
+    """The count of changes to anybody's rules when these were read."""
+
+
+@frozen(eq=False)
+class Noted:
+    """What was found out about an event when it was committed."""
+
+    event_class: EventClass
+    verdicts: Mapping[int, Verdict]
+    """By user nid: verdicts that differ from the mask."""
+
+
+class UnreadVerdicts:
+    """Judges events for the local members of their rooms. Bound: `MAX_ROOMS` rooms remembered."""
+
+    def __init__(self, rules: RuleSets, masks: MaskCache) -> None:
+        """Start knowing no room."""
+        self._rules = rules
+        self._masks = masks
+        self._rooms: OrderedDict[int, Audience] = OrderedDict()
+        self._noted: OrderedDict[tuple[int, int], Noted] = OrderedDict()
+        self._version = 0
+
+    def rows(self, tx: Transaction, entries: Sequence[NewEntry]) -> list[Rows]:
+        """Give the rows of verdicts on the events of entries about to be committed."""
+        found: list[Rows] = []
+        for entry in entries:
+            stored = entry.payload
+            if entry.kind == Kind.EVENT and isinstance(stored, StoredEvent):
+                found += self._judge(tx, stored)
+        return found
+
+    def noted(self, room_nid: int, nid: int) -> Noted | None:
+        """Give what this process found out about an event it committed lately."""
+        return self._noted.get((room_nid, nid))
+
+    def audience(self, tx: Transaction, room_nid: int) -> Audience:
+        """Give who may have unread counts in a room, from memory or the database."""
+        known = self._rooms.get(room_nid)
+        if known is not None and known.version == self._version:
+            return known
+        version = self._version
+        local = memberships.local_members(tx, room_nid) if known is None else known.users
+        users = {UserID(user): nid for user, nid in local.items()}
+        members = sum(memberships.servers(tx, room_nid).values()) if known is None else known.members
+        rules = self._rules.of(tx, {nid: user for user, nid in users.items()})
+        made = Audience(users, members, rules, version)
+        self._rooms[room_nid] = made
+        if len(self._rooms) > MAX_ROOMS:
+            self._rooms.pop(next(iter(self._rooms)), None)
+        return made
+
+    def apply(self, entries: Sequence[Entry]) -> None:
+        """Drop what entries change. A listener of the feed."""
+        for entry in entries:
+            if entry.kind == Kind.ACCOUNT_DATA and entry.room_nid is None:
+                self._version += 1
+            elif entry.room_nid is not None and (entry.flags & Flag.MEMBERSHIP or entry.kind == Kind.STATE):
+                self._rooms.pop(entry.room_nid, None)
+
+    def _judge(self, tx: Transaction, stored: StoredEvent) -> list[Rows]:
+        """Judge one event for everybody, and note what differs from the masks."""
+        if stored.status is not Status.ACCEPTED:
+            return []
+        audience = self.audience(tx, stored.room_nid)
+        event, room_nid = stored.event, stored.room_nid
+        own = EventClass(classify(event))
+        loud = mentions_room(event) and _may_notify_room(tx, stored)
+        kind = EventClass.ROOM_MENTION if loud and own in _MAY_CARRY_MENTION else own
+        facts = Facts(event.room_id, event.sender, UserID(""), audience.members, loud)
+        differing = self._differing(event, kind, facts, audience)
+        self._note(room_nid, stored.nid, Noted(kind, differing))
+        rows = [unread.class_rows(kind, room_nid, stored.nid)] if kind != stored.event_class else []
+        if differing:
+            rows.append(
+                unread.verdict_rows(
+                    [
+                        VerdictRow(
+                            user,
+                            room_nid,
+                            stored.nid,
+                            stored.depth,
+                            stored.thread,
+                            int(verdict.notify),
+                            int(verdict.highlight),
+                        )
+                        for user, verdict in differing.items()
+                    ]
+                )
+            )
+        return rows
+
+    def _differing(
+        self, event: Event, kind: EventClass, facts: Facts, audience: Audience
+    ) -> dict[int, Verdict]:
+        """Give the verdicts that differ from what the users' masks say of the class."""
+        differing: dict[int, Verdict] = {}
+        named = {UserID(user) for user in mentioned(event)} & audience.users.keys()
+        asked: dict[Hashable, Verdict] = {}
+        readers = {audience.users[user]: user for user in named}
+        if audience.rules:
+            by_nid = {nid: user for user, nid in audience.users.items()}
+            readers |= {nid: by_nid[nid] for nid in audience.rules if nid in by_nid}
+        for nid, user in readers.items():
+            if user == event.sender:
+                continue
+            rules = audience.rules.get(nid)
+            if rules is None:
+                verdict = _default_mention(event)
+            elif user in named:
+                verdict = rules.verdict(event, evolve(facts, reader=user))
+            else:
+                if rules.key not in asked:
+                    asked[rules.key] = rules.verdict(event, evolve(facts, reader=user))
+                verdict = asked[rules.key]
+            if verdict != self._masks.of(rules, facts.room_id, facts.members)[kind]:
+                differing[nid] = verdict
+        return differing
+
+    def _note(self, room_nid: int, nid: int, noted: Noted) -> None:
+        """Remember it until the feed has brought the event."""
+        self._noted[room_nid, nid] = noted
+        if len(self._noted) > MAX_NOTED:
+            self._noted.pop(next(iter(self._noted)), None)
+
+
+def _default_mention(event: Event) -> Verdict:
+    """Say what the default rules make of an event that mentions the reader."""
+    if event.type == "m.room.member":
+        return SILENT
+    notice = event.type == "m.room.message" and event.content.get("msgtype") == "m.notice"
+    return SILENT if notice else HIGHLIGHT
+
+
+def _may_notify_room(tx: Transaction, stored: StoredEvent) -> bool:
+    """Tell whether the sender's power suffices to mention the room, by the state before the event."""
+    if stored.root_before is None:
+        return False
+    room, version = stored.room_nid, stored.event.version
+    state = run_in_transaction(tx, room, find(StateRoot(stored.root_before), [_CREATE, _POWER_LEVELS]))
+    rows = {row.event_nid: row for row in events.by_nid(tx, room, list(state.values()))}
+    found = {
+        key: stored_from_row(rows[nid], stored.event.room_id, version).event
+        for key, nid in state.items()
+        if nid in rows
+    }
+    if _CREATE not in found:
+        return False
+    power = PowerLevels.of(version, found[_CREATE], found.get(_POWER_LEVELS))
+    return power.user(stored.event.sender) >= power.notifications("room")

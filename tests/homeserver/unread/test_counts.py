@@ -1,0 +1,215 @@
+"""Tests of unread counts: taken from the database, moved by the feed, told by sync."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from attrs import frozen
+from twisted.trial.unittest import TestCase
+
+from homeserver.unread.counts import UnreadCounter
+from homeserver.unread.evaluation import UnreadVerdicts
+from homeserver.unread.rules import Facts, MaskCache
+from protocol.identifiers import EventID, UserID
+from protocol.unread import BY_DEFAULT, HIGHLIGHT, SILENT, Judged, Verdict, classify, mentioned
+from storage.database import Transaction
+from storage.engines import open_database
+from storage.feed import Kind, NewEntry
+from storage.receipts import ReceiptRow, receipt_rows
+from storage.rows import run_all
+from tests.homeserver.sync.world import NOW, World
+from tests.storage.helpers import REACTOR, postgres_server
+
+ALICE, BOB, DAVE = "@alice:here.example", "@bob:here.example", "@dave:here.example"
+
+
+@frozen
+class MentionsAndCake:
+    """Rules that notify of mentions and of the word cake alone."""
+
+    key: Hashable = "cake"
+
+    def verdict(self, event: Judged, facts: Facts) -> Verdict:
+        """Judge an event."""
+        if facts.reader in mentioned(event):
+            return HIGHLIGHT
+        return Verdict("cake" in str(event.content.get("body")))
+
+
+class Rules:
+    """Dave's rules."""
+
+    def __init__(self) -> None:
+        """Start with the default ones."""
+        self.custom: dict[str, Any] = {}
+
+    def of(self, tx: Transaction, users: Mapping[int, UserID]) -> Mapping[int, Any]:
+        """Give rules that are not the default ones."""
+        return {nid: self.custom[user] for nid, user in users.items() if user in self.custom}
+
+
+class CountTests(TestCase):
+    """Counts on SQLite."""
+
+    async def open(self) -> Any:
+        """Open a fresh database."""
+        return await open_database(f"sqlite:///{self.mktemp()}", REACTOR)
+
+    async def setUp(self) -> None:
+        """Make a room of three, with counts in memory."""
+        self.database = await self.open()
+        self.addCleanup(self.database.close)
+        self.world = world = await World.open(self.database)
+        self.rules = Rules()
+        self.masks = MaskCache()
+        self.verdicts = UnreadVerdicts(self.rules, self.masks)
+        self.counter = UnreadCounter(self.database, self.verdicts, self.masks)
+        world.more_rows = self.verdicts.rows
+        world.feed.add_cache(self.verdicts.apply)
+        world.feed.add_cache(self.counter.apply)
+        self.room = await world.room(ALICE)
+        for user in (BOB, DAVE):
+            await self.room.member(user, user, "join")
+        self.ref = 0
+
+    async def counts(self, user: str) -> tuple[int, int, dict[str, tuple[int, int]]]:
+        """Give a user's counts from memory, which must be what a new reading gives."""
+        session = await self.world.session(user)
+        found = (await self.counter.of(session, [self.room.nid]))[self.room.nid]
+        fresh = UnreadCounter(self.database, self.verdicts, self.masks)
+        again = (await fresh.of(session, [self.room.nid]))[self.room.nid]
+        self.assertEqual(found, again, user)
+        return found.notifications, found.highlights, dict(found.threads)
+
+    async def read(self, user: str, event_id: EventID, thread: str = "", kind: str = "m.read") -> None:
+        """Set a receipt."""
+        nid = await self.world.nids.user(UserID(user))
+        self.ref += 1
+        row = ReceiptRow(self.room.nid, nid, kind, thread, self.ref, event_id, NOW)
+        entry = NewEntry(Kind.RECEIPT, 0, self.room.nid, nid, self.ref)
+        await self.world.commit([entry], lambda tx: run_all(tx, [receipt_rows(row)]))
+
+    async def test_messages_count_until_read_or_answered(self) -> None:
+        """Messages count for all but their sender, until a receipt or an own message."""
+        self.assertEqual(await self.counts(BOB), (0, 0, {}))
+        said = [await self.room.say(ALICE, str(n)) for n in range(3)]
+        await self.room.send(ALICE, "m.reaction", {})
+        await self.room.say(ALICE, "edit", **{"m.relates_to": {"rel_type": "m.replace", "event_id": "$x"}})
+        await self.room.send(ALICE, "m.room.message", {"msgtype": "m.notice", "body": "x"})
+        self.assertEqual(await self.counts(BOB), (3, 0, {}))
+        self.assertEqual(await self.counts(ALICE), (0, 0, {}))
+        await self.read(BOB, said[1].event.event_id)
+        self.assertEqual(await self.counts(BOB), (1, 0, {}))
+        await self.read(BOB, said[2].event.event_id, kind="m.read.private")
+        self.assertEqual(await self.counts(BOB), (0, 0, {}))
+        await self.room.say(BOB, "answer")
+        self.assertEqual(await self.counts(BOB), (0, 0, {}))
+        self.assertEqual((await self.counts(DAVE))[0], 4)
+
+    async def test_mentions_highlight_for_those_mentioned(self) -> None:
+        """A mention highlights for the user alone; one of the room for all, if the sender may."""
+        await self.counts(BOB)
+        await self.room.say(ALICE, "x", **{"m.mentions": {"user_ids": [BOB, 5]}})
+        self.assertEqual(await self.counts(BOB), (1, 1, {}))
+        self.assertEqual(await self.counts(DAVE), (1, 0, {}))
+        await self.room.say(ALICE, "x", **{"m.mentions": {"room": True}})
+        self.assertEqual(await self.counts(DAVE), (2, 1, {}))
+        await self.room.say(BOB, "x", **{"m.mentions": {"room": True}})
+        self.assertEqual(await self.counts(DAVE), (3, 1, {}))
+        rows = await self.database.read(lambda tx: tx.all("SELECT count(*) FROM unread_verdicts"))
+        self.assertEqual(rows[0][0], 1, "a row for the one exception, none for the room")
+
+    async def test_own_rules_make_masks_and_exceptions(self) -> None:
+        """Rules that mute are a mask; what they except from it is a row."""
+        self.rules.custom[DAVE] = MentionsAndCake()
+        dave = await self.world.session(DAVE)
+        await self.world.commit([NewEntry(Kind.ACCOUNT_DATA, 0, None, dave.user_nid, 1)])
+        await self.counts(DAVE)
+        for body in ("tea", "cake", "milk"):
+            await self.room.say(ALICE, body)
+        await self.room.say(ALICE, "x", **{"m.mentions": {"user_ids": [DAVE]}})
+        self.assertEqual(await self.counts(DAVE), (2, 1, {}))
+        self.assertEqual(await self.counts(BOB), (4, 0, {}))
+        await self.read(DAVE, self.room.sent[-1].event.event_id)
+        self.assertEqual(await self.counts(DAVE), (0, 0, {}))
+        await self.settle()
+        rows = await self.database.read(lambda tx: tx.all("SELECT count(*) FROM unread_verdicts"))
+        self.assertEqual(rows[0][0], 0, "what was read is dropped")
+
+    async def test_threads_count_apart(self) -> None:
+        """Threads have counts and markers of their own."""
+        root = await self.room.say(ALICE, "root")
+        root_id = root.event.event_id
+        link = {"m.relates_to": {"rel_type": "m.thread", "event_id": root_id}}
+        replies = [await self.room.say(ALICE, "in", **link) for _ in range(2)]
+        self.assertEqual(await self.counts(BOB), (1, 0, {root_id: (2, 0)}))
+        await self.read(BOB, root_id, "main")
+        self.assertEqual(await self.counts(BOB), (0, 0, {root_id: (2, 0)}))
+        await self.read(BOB, replies[0].event.event_id, root_id)
+        self.assertEqual(await self.counts(BOB), (0, 0, {root_id: (1, 0)}))
+        await self.room.say(BOB, "me too", **link)
+        self.assertEqual(await self.counts(BOB), (0, 0, {}))
+
+    async def test_memory_and_database_agree_on_any_course(self) -> None:
+        """Counts moved by the feed are those a fresh reading gives, whatever happens."""
+        dice = random.Random(5)
+        self.rules.custom[DAVE] = MentionsAndCake()
+        users = (ALICE, BOB, DAVE)
+        for _ in range(40):
+            who = dice.choice(users)
+            match dice.randrange(6):
+                case 0 | 1 | 2:
+                    mentions = (
+                        {"m.mentions": {"user_ids": [dice.choice(users)]}} if dice.random() < 0.3 else {}
+                    )
+                    root = dice.choice(self.room.sent).event.event_id
+                    link = {"m.relates_to": {"rel_type": "m.thread", "event_id": root}}
+                    more = link if dice.random() < 0.3 else {}
+                    await self.room.say(who, dice.choice(("tea", "cake")), **mentions, **more)
+                case 3:
+                    await self.read(
+                        who, dice.choice(self.room.sent).event.event_id, dice.choice(("", "main"))
+                    )
+                case 4:
+                    await self.room.redact(ALICE, dice.choice(self.room.sent[6:] or self.room.sent))
+                case _:
+                    await self.room.send(who, "m.room.message", {"body": "f"}, fork=True)
+            for user in users:
+                await self.counts(user)
+
+    async def settle(self) -> None:
+        """Let work in the background end."""
+        await self.database.write(lambda tx: None)
+
+
+class PostgresCountTests(CountTests):
+    """Counts on PostgreSQL."""
+
+    async def open(self) -> Any:
+        """Open a fresh database."""
+        server = postgres_server()
+        url = server.create_database()
+        self.addCleanup(server.drop_database, url)
+        return await open_database(url, REACTOR)
+
+
+class ClassTests(TestCase):
+    """Classes of events."""
+
+    def test_the_default_mask_says_what_the_default_rules_say(self) -> None:
+        """Every class has a default verdict, and nonsense in an event is of some class."""
+        for content in ({}, {"m.relates_to": 5}, {"m.mentions": []}, {"m.mentions": {"user_ids": 5}}):
+
+            @frozen
+            class Odd:
+                """An odd event."""
+
+                content: Any
+                type: str = "m.room.message"
+                state_key: str | None = None
+
+            self.assertIn(classify(Odd(content)), BY_DEFAULT)
+            self.assertEqual(mentioned(Odd(content)), frozenset())
+        self.assertEqual(BY_DEFAULT[0], SILENT)  # type: ignore[index]
