@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from random import SystemRandom
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import frozen
 from twisted.internet.defer import DeferredSemaphore
@@ -20,12 +21,18 @@ from federation.backoff import Backoff
 from federation.client import FederationClient, Transactions
 from federation.discovery import Discovery
 from federation.handshakes import Handshakes
+from federation.inbound.edus import EduHandler, Edus
+from federation.inbound.reading import GraphReads
+from federation.inbound.sight import Sight
+from federation.inbound.staged import StagedPdus
+from federation.inbound.transactions import InboundTransactions
 from federation.inviting import Inviting
 from federation.joining import Arrivals, Joining
 from federation.key_fetching import MAX_ASKED_AT_ONCE, KeyFetcher, Notary
 from federation.key_ring import KeyRing
 from federation.knocking import Knocking
 from federation.leaving import Leaving
+from federation.notary import Notary as KeyNotary
 from federation.outbound.audience import Audiences
 from federation.outbound.catch_up import CatchUp
 from federation.outbound.destination import Records, Sending
@@ -40,15 +47,31 @@ from federation.queries import FederationQueries
 from federation.remote_rooms import RemoteDirectories, RemoteMemberships
 from federation.requests import ServerRequests
 from federation.resident.access import RoomAccess
+from federation.resident.invited import Invitations
+from federation.resident.making import Templates
+from federation.resident.rooms_given import JoinedRooms
+from federation.resident.taking import Submissions
+from federation.routes.events import EventRoutes
+from federation.routes.handshakes import HandshakeRoutes
+from federation.routes.invites import InviteRoutes
+from federation.routes.queries import Profiles, QueryRoutes
+from federation.routes.server_keys import ServerKeys
+from federation.routes.transactions import TransactionRoutes
+from federation.routes.user_keys import UserKeyRoutes, UserKeys
+from federation.routes.version import Version
 from federation.well_known import WellKnown
+from homeserver.accounts.local_users import LocalUsers
 from homeserver.clock import Clock
 from homeserver.config.sections import Federation, Outbound
 from homeserver.core import Core
+from homeserver.events.wiring import Receiving
 from homeserver.http.addresses import IpPolicy
 from homeserver.http.agent import OutboundAgent
 from homeserver.http.dialing import Dialer
 from homeserver.http.dns import SystemResolver
 from homeserver.http.outbound_tls import OutboundTls
+from homeserver.http.routing import Route
+from homeserver.rooms.wiring import Rooms
 from protocol.identifiers import KeyID, RoomID, ServerName
 from protocol.signing import VerifyKey, decode_base64
 from storage.catch_up import CatchUpStore
@@ -185,6 +208,73 @@ def make_outgoing(core: Core, requests: Requests, clock: Clock, holder: str) -> 
         lambda: secrets.token_urlsafe(12),
     )
     return Outgoing(sender, passing, sending)
+
+
+@frozen(eq=False)
+class Inbound:
+    """What other servers may ask of this one."""
+
+    staged: StagedPdus
+    routes: tuple[Route, ...]
+
+
+@frozen(eq=False)
+class Answering:
+    """What answers other servers need of the services."""
+
+    receiving: Receiving
+    rooms: Rooms
+    users: LocalUsers
+    profiles: Profiles
+    keys: UserKeys
+    edus: Mapping[str, EduHandler]
+
+
+def make_access(core: Core) -> RoomAccess:
+    """Build what tells which servers may see and speak in rooms."""
+    return RoomAccess(core.nids, core.heads)
+
+
+def make_inbound(
+    core: Core, own: OwnKeys, requests: Requests, access: RoomAccess, answering: Answering
+) -> Inbound:
+    """Build what other servers ask for."""
+    identity, own_name, checker = own.identity, own.server_name, requests.checker
+    receiving, rooms = answering.receiving, answering.rooms
+    received, outside = receiving.gaps, receiving.outside
+    staged = StagedPdus(core.database, core.nids, received, core.clock)
+    transactions = InboundTransactions(
+        core.database,
+        access,
+        checker,
+        receiving.received,
+        outside,
+        staged,
+        Edus(answering.edus),
+    )
+    reads = GraphReads(core.database, core.state, receiving.chains, Sight(access, core.state))
+    submissions = Submissions(identity, access, checker, rooms.restricted, received)
+    invitations = Invitations(identity, access, checker, answering.users, answering.users, outside)
+    templates = Templates(own_name, access, rooms.unplaced, rooms.restricted)
+    families: tuple[Family, ...] = (
+        Version(metadata.version("plait")),
+        ServerKeys(own, KeyNotary(own, requests.ring)),
+        TransactionRoutes(transactions),
+        EventRoutes(own_name, reads),
+        HandshakeRoutes(templates, submissions, JoinedRooms(own_name, core.state, receiving.chains)),
+        InviteRoutes(invitations),
+        QueryRoutes(own_name, rooms.aliases, answering.profiles, rooms.published, False),
+        UserKeyRoutes(own_name, answering.keys),
+    )
+    return Inbound(staged, tuple(route for family in families for route in family.routes()))
+
+
+class Family(Protocol):
+    """A family of routes."""
+
+    def routes(self) -> tuple[Route, ...]:
+        """List what it serves."""
+        ...
 
 
 def _notaries(federation: Federation) -> Sequence[Notary]:

@@ -1,0 +1,109 @@
+"""How the services of accounts hang together; `app.py` calls it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import frozen
+
+from homeserver.accounts.account_data import AccountData, DefaultPushRules, DirectRooms, IgnoredUsers
+from homeserver.accounts.accounts import Accounts
+from homeserver.accounts.devices import Devices
+from homeserver.accounts.filters import StoredFilters
+from homeserver.accounts.interactive_auth import InteractiveAuth
+from homeserver.accounts.jwt_login import OutsideTokens
+from homeserver.accounts.last_seen import LastSeen
+from homeserver.accounts.login import Login
+from homeserver.accounts.passwords import Passwords
+from homeserver.accounts.ports import JoinedRooms, RemoteProfiles
+from homeserver.accounts.profiles import Profiles, ProfileStores
+from homeserver.accounts.registration import Registration
+from homeserver.accounts.session_cache import SessionCache
+from homeserver.accounts.sessions import Sessions, SessionStores
+from homeserver.accounts.token_key import TokenKey
+from homeserver.accounts.upkeep import AccountUpkeep
+from homeserver.accounts.user_directory import UserDirectory
+from homeserver.config.sections import Config
+from homeserver.core import Core
+from homeserver.http.rate_limits import RateLimiter
+from homeserver.threads import Threads
+
+PASSWORD_THREADS = 2
+MAX_WAITING_PASSWORDS = 200
+
+
+@frozen(eq=False)
+class Keepsakes:
+    """What is kept for users, without which rooms cannot be wired."""
+
+    last_seen: LastSeen
+    devices: Devices
+    data: AccountData
+    ignored: IgnoredUsers
+    direct: DirectRooms
+
+
+def make_keepsakes(core: Core, default_rules: DefaultPushRules) -> Keepsakes:
+    """Build devices and account data."""
+    last_seen = LastSeen(core.database)
+    data = AccountData(core.database, core.persister, core.nids, default_rules)
+    ignored = IgnoredUsers(data)
+    core.feed.add_cache(ignored.apply)
+    devices = Devices(core.database, core.persister, core.nids, last_seen)
+    return Keepsakes(last_seen, devices, data, ignored, DirectRooms(data, core.nids))
+
+
+@frozen(eq=False)
+class AccountParts:
+    """All services of accounts."""
+
+    keepsakes: Keepsakes
+    accounts: Accounts
+    passwords: Passwords
+    sessions: Sessions
+    proof: InteractiveAuth
+    registration: Registration
+    login: Login
+    profiles: Profiles
+    filters: StoredFilters
+    directory: UserDirectory
+    upkeep: AccountUpkeep
+    workers: Threads
+
+
+@frozen(eq=False)
+class Neighbours:
+    """What accounts need of others."""
+
+    rooms: JoinedRooms
+    remote: RemoteProfiles
+    limiter: RateLimiter
+    token_seed: bytes
+
+
+def make_accounts(
+    core: Core, keepsakes: Keepsakes, neighbours: Neighbours, config: Config, reactor: Any
+) -> AccountParts:
+    """Build the services of accounts."""
+    database, persister, name = core.database, core.persister, core.author.server_name
+    workers = Threads(reactor, "passwords", size=PASSWORD_THREADS, bound=MAX_WAITING_PASSWORDS)
+    passwords = Passwords(workers, config.auth.password)
+    key, cache = TokenKey(neighbours.token_seed, name), SessionCache()
+    core.feed.add_cache(cache.apply)
+    stores = SessionStores(database, persister, cache, keepsakes.last_seen)
+    accounts = Accounts(database, persister, passwords, keepsakes.devices, neighbours.rooms)
+    registration = Registration(database, passwords, config.registration, name)
+    return AccountParts(
+        keepsakes,
+        accounts,
+        passwords,
+        Sessions(stores, key, config.auth.sessions, config.admins),
+        InteractiveAuth(database, key),
+        registration,
+        Login(name, accounts, passwords, OutsideTokens(config.auth.jwt), registration, neighbours.limiter),
+        Profiles(name, ProfileStores(database, persister, core.nids), neighbours.rooms, neighbours.remote),
+        StoredFilters(database),
+        UserDirectory(database),
+        AccountUpkeep(database, keepsakes.last_seen, core.clock),
+        workers,
+    )
