@@ -161,9 +161,8 @@ async def start(url: str) -> Server:
     state = RoomState(TrieReader(database, nodes), stored)
     heads = Heads(database, nids, state, SERVER, BUDGET)
     feed = Feed(database, BUDGET)
-    masks = MaskCache()
-    verdicts = UnreadVerdicts(DefaultRules(), masks)
-    counter = UnreadCounter(database, verdicts, masks)
+    verdicts = UnreadVerdicts(DefaultRules(), MaskCache())
+    counter = UnreadCounter(database, verdicts)
     for listener in (stored.apply, heads.apply, verdicts.apply, counter.apply):
         feed.add_cache(listener)
     await feed.start()

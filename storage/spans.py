@@ -105,16 +105,21 @@ _ROOT_AT = (
     "SELECT f.root FROM feed AS f WHERE f.room_nid = ? AND f.pos <= ? AND f.root IS NOT NULL"
     " ORDER BY f.pos DESC LIMIT 1"
 )
+_ROOTS_AT = (
+    "SELECT w.room_nid, f.root FROM ( VALUES ?) AS w(room_nid, pos) CROSS JOIN LATERAL"
+    " (SELECT root FROM feed AS e WHERE e.room_nid = w.room_nid AND e.pos <= w.pos AND e.root IS NOT NULL"
+    " ORDER BY e.pos DESC LIMIT 1) AS f"
+)
 
 
 def roots_at(tx: Transaction, wanted: Sequence[tuple[int, int]]) -> dict[int, bytes]:
     """Give the resolved state of rooms at a position each; rooms with no state yet are absent."""
-    found: dict[int, bytes] = {}
-    for room_nid, pos in wanted:
-        row = tx.one(_ROOT_AT, (room_nid, pos))
-        if row is not None:
-            found[room_nid] = bytes(row[0])
-    return found
+    if not wanted:
+        return {}
+    if tx.dialect is Dialect.POSTGRES:
+        return {row[0]: bytes(row[1]) for row in tx.values(_ROOTS_AT, wanted)}
+    rows = [(room_nid, tx.one(_ROOT_AT, (room_nid, pos))) for room_nid, pos in wanted]
+    return {room_nid: bytes(row[0]) for room_nid, row in rows if row is not None}
 
 
 _MOVERS = (

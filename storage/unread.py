@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from storage.client_events import Place
-from storage.database import Transaction
+from storage.database import Dialect, Transaction
 from storage.memberships import Membership
 from storage.rows import Rows, Statement
 from storage.text import escape, unescape
@@ -27,9 +27,16 @@ _MARKERS = (
     " ON e.room_nid = r.room_nid AND e.event_id = r.event_id WHERE r.user_nid = ? AND r.room_nid IN ?"
 )
 _AFTER = (
-    "SELECT depth, event_nid, class, sender_nid, thread FROM events"
+    "SELECT room_nid, depth, event_nid, class, sender_nid, thread FROM events"
     " WHERE room_nid = ? AND status = 0 AND class > 0 AND redacted_by IS NULL"
     " AND (depth, event_nid) > (?, ?) ORDER BY depth DESC, event_nid DESC LIMIT ?"
+)
+_AFTER_IN_MANY = (
+    "SELECT e.room_nid, e.depth, e.event_nid, e.class, e.sender_nid, e.thread"
+    " FROM ( VALUES ?) AS w(room_nid, depth, event_nid, n) CROSS JOIN LATERAL (SELECT * FROM events AS a"
+    " WHERE a.room_nid = w.room_nid AND a.status = 0 AND a.class > 0 AND a.redacted_by IS NULL"
+    " AND (a.depth, a.event_nid) > (w.depth, w.event_nid)"
+    " ORDER BY a.depth DESC, a.event_nid DESC LIMIT w.n) AS e"
 )
 _VERDICTS = (
     "SELECT v.room_nid, v.event_nid, v.depth, v.thread, v.notify, v.highlight FROM unread_verdicts AS v"
@@ -100,12 +107,20 @@ def markers(tx: Transaction, user_nid: int, room_nids: Sequence[int]) -> dict[in
     return found
 
 
-def after(tx: Transaction, room_nid: int, place: Place, limit: int) -> list[Counted]:
-    """Give the events of a room after a place that may count, the newest first."""
-    return [
-        Counted(row[0], row[1], row[2], row[3], None if row[4] is None else unescape(row[4]))
-        for row in tx.all(_AFTER, (room_nid, *place, limit))
-    ]
+def after(tx: Transaction, places: Mapping[int, Place], limit: int) -> dict[int, list[Counted]]:
+    """Give the events that may count after a place in each room, the newest first."""
+    wanted = [(room_nid, *place, limit) for room_nid, place in places.items()]
+    if tx.dialect is Dialect.POSTGRES:
+        rows = tx.values(_AFTER_IN_MANY, wanted)
+    else:
+        rows = [row for args in wanted for row in tx.all(_AFTER, args)]
+    found: dict[int, list[Counted]] = {room_nid: [] for room_nid in places}
+    for room_nid, depth, nid, event_class, sender_nid, thread in rows:
+        name = None if thread is None else unescape(thread)
+        found[room_nid].append(Counted(depth, nid, event_class, sender_nid, name))
+    for events in found.values():
+        events.sort(reverse=True)
+    return found
 
 
 def verdicts(tx: Transaction, user_nid: int, room_nids: Sequence[int]) -> list[Special]:

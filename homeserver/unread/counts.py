@@ -21,7 +21,6 @@ from homeserver.sync.session import Session
 from homeserver.sync.spans import is_straight
 from homeserver.sync.suppliers import UnreadCount
 from homeserver.unread.evaluation import UnreadVerdicts
-from homeserver.unread.rules import MaskCache
 from protocol.identifiers import RoomID, UserID
 from protocol.unread import EventClass, Masks, Verdict
 from storage import client_events, unread
@@ -72,13 +71,10 @@ class _Read:
 class UnreadCounter:
     """Counts for sync."""
 
-    def __init__(
-        self, database: Database, verdicts: UnreadVerdicts, masks: MaskCache, size: int = 100_000
-    ) -> None:
+    def __init__(self, database: Database, verdicts: UnreadVerdicts, size: int = 100_000) -> None:
         """Start with no counts."""
         self._database = database
         self._verdicts = verdicts
-        self._masks = masks
         self._size = size
         self._held = 0
         self._changes = 0
@@ -111,20 +107,23 @@ class UnreadCounter:
         """Read all that counts for a user in rooms (on a database thread)."""
         joins = unread.joins(tx, user_nid, room_nids)
         markers = unread.markers(tx, user_nid, room_nids)
-        ids = client_events.room_ids(tx, room_nids)
+        ids = {room: RoomID(text) for room, text in client_events.room_ids(tx, room_nids).items()}
+        masks = self._verdicts.masks_of(tx, user_nid, user_id, ids)
         specials: dict[int, list[Special]] = {}
         for special in unread.verdicts(tx, user_nid, room_nids):
             specials.setdefault(special.room_nid, []).append(special)
-        found: dict[int, _Read] = {}
-        for room_nid in joins:
-            audience = self._verdicts.audience(tx, room_nid)
-            by_thread = markers.get(room_nid, {})
-            floor = max(joins[room_nid], by_thread.get(_WHOLE_ROOM, _NOTHING))
-            rules = audience.rules.get(user_nid)
-            mask = self._masks.of(rules, RoomID(ids[room_nid]), audience.members)
-            events = unread.after(tx, room_nid, floor, MAX_COUNTED)
-            found[room_nid] = _Read(mask, events, specials.get(room_nid, ()), by_thread, floor)
-        return found
+        nowhere: dict[str, Place] = {}
+        floors = {
+            room: max(place, markers.get(room, nowhere).get(_WHOLE_ROOM, _NOTHING))
+            for room, place in joins.items()
+        }
+        events = unread.after(tx, floors, MAX_COUNTED)
+        return {
+            room: _Read(
+                masks[room], events[room], specials.get(room, ()), markers.get(room, nowhere), floors[room]
+            )
+            for room in joins
+        }
 
     def apply(self, entries: Sequence[Entry]) -> None:
         """Let counts follow the feed. A listener, before any session is woken."""

@@ -16,9 +16,19 @@ from homeserver.events.event_store import stored_from_row
 from homeserver.events.stored import Status, StoredEvent
 from homeserver.unread.rules import Facts, MaskCache, RuleSets, UserRules
 from protocol.events import Event
-from protocol.identifiers import StateKey, UserID
+from protocol.identifiers import RoomID, StateKey, UserID
 from protocol.power_levels import PowerLevels
-from protocol.unread import HIGHLIGHT, SILENT, EventClass, Verdict, classify, mentioned, mentions_room
+from protocol.unread import (
+    BY_DEFAULT,
+    HIGHLIGHT,
+    SILENT,
+    EventClass,
+    Masks,
+    Verdict,
+    classify,
+    mentioned,
+    mentions_room,
+)
 from storage import events, memberships, unread
 from storage.database import Transaction
 from storage.feed import Entry, Flag, Kind, NewEntry
@@ -96,6 +106,18 @@ class UnreadVerdicts:
         if len(self._rooms) > MAX_ROOMS:
             self._rooms.pop(next(iter(self._rooms)), None)
         return made
+
+    def masks_of(
+        self, tx: Transaction, user_nid: int, user_id: UserID, rooms: Mapping[int, RoomID]
+    ) -> dict[int, Masks]:
+        """Give what a user's rules say of each class, by room; who never changed a rule costs no query."""
+        rules = self._rules.of(tx, {user_nid: user_id}).get(user_nid)
+        if rules is None:
+            return dict.fromkeys(rooms, BY_DEFAULT)
+        return {
+            room_nid: self._masks.of(rules, room_id, self.audience(tx, room_nid).members)
+            for room_nid, room_id in rooms.items()
+        }
 
     def apply(self, entries: Sequence[Entry]) -> None:
         """Drop what entries change. A listener of the feed."""

@@ -63,9 +63,8 @@ class CountTests(TestCase):
         self.addCleanup(self.database.close)
         self.world = world = await World.open(self.database)
         self.rules = Rules()
-        self.masks = MaskCache()
-        self.verdicts = UnreadVerdicts(self.rules, self.masks)
-        self.counter = UnreadCounter(self.database, self.verdicts, self.masks)
+        self.verdicts = UnreadVerdicts(self.rules, MaskCache())
+        self.counter = UnreadCounter(self.database, self.verdicts)
         world.more_rows = self.verdicts.rows
         world.feed.add_cache(self.verdicts.apply)
         world.feed.add_cache(self.counter.apply)
@@ -78,7 +77,7 @@ class CountTests(TestCase):
         """Give a user's counts from memory, which must be what a new reading gives."""
         session = await self.world.session(user)
         found = (await self.counter.of(session, [self.room.nid]))[self.room.nid]
-        fresh = UnreadCounter(self.database, self.verdicts, self.masks)
+        fresh = UnreadCounter(self.database, self.verdicts)
         again = (await fresh.of(session, [self.room.nid]))[self.room.nid]
         self.assertEqual(found, again, user)
         return found.notifications, found.highlights, dict(found.threads)
