@@ -77,7 +77,7 @@ class InteractiveAuth:
         self._key = key
 
     def bind_operation(self, *parts: str | None, body: JsonObject) -> bytes:
-        """Give what an authentication is good for: `parts` name the operation, and the body without `auth`."""
+        """Give what an authentication is good for: `parts` name the operation; `auth` is left out."""
         content = encode_lax({name: value for name, value in body.items() if name != "auth"})
         return self._key.bind(*((part or "").encode("utf-8", "replace") for part in parts), content)
 

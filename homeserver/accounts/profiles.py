@@ -79,12 +79,6 @@ class Profiles:
             raise NotFound(f"There is no profile of {user_id}")
         return {field: decode_own(value) for field, value in found[1].items()}
 
-    async def member_fields(self, user_id: UserID) -> Mapping[str, str]:
-        """Give `displayname` and `avatar_url` of a local user, those that are set."""
-        found = await self.stores.database.read(_load, user_id)
-        fields = {} if found is None else found[1]
-        return {name: decode_own(fields[name]) for name in IN_ROOMS if name in fields}
-
     async def set_field(self, user_id: UserID, field: str, value: JsonValue, *, now: int) -> None:
         """Set a field of a local user's profile, and tell the rooms they are joined in.
 
