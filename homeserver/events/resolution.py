@@ -12,6 +12,12 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from attrs import define, frozen
+
+from homeserver.events.clocks import AuthClock, Reach, contains, difference, union
+from homeserver.events.draft import Draft
+from homeserver.events.stored import Status, StoredEvent
+from protocol.events import Event
+from protocol.identifiers import EventID, StateKey
 from protocol.state_resolution import (
     Answer,
     Conflict,
@@ -22,12 +28,6 @@ from protocol.state_resolution import (
     Request,
     resolve,
 )
-
-from homeserver.events.clocks import AuthClock, Reach, contains, difference, union
-from homeserver.events.draft import Draft
-from homeserver.events.stored import Status, StoredEvent
-from protocol.events import Event
-from protocol.identifiers import EventID, StateKey
 from storage import chains, state_trie
 from storage.state_trie import StateRoot
 
@@ -35,7 +35,6 @@ MAX_CACHED = 2_000
 """Resolutions kept; each is as small as what was in conflict."""
 
 CLOCKS_A_TIME = 2_000
-REQUESTS_A_TURN = 8
 
 
 @frozen(eq=False)
@@ -77,7 +76,8 @@ class Resolver:
                 self._answers.popitem(last=False)
         else:
             self._answers.move_to_end(key)
-        changes = {key: nid for key, nid in winners.items() if conflicted.choices[key][0] != nid}
+        ours = {key: choice[0] for key, choice in conflicted.choices.items()}
+        changes = {key: nid for key, nid in winners.items() if ours.get(key) != nid}
         return await draft.apply(distinct[0], changes)
 
 
@@ -109,15 +109,10 @@ class _Resolution:
             for key, choice in self.conflicted.choices.items()
         }
         steps = resolve(self.draft.room.version, Conflict(candidates))
-        asked = 0
         try:
             request = next(steps)
             while True:
-                answer = await self._answer(request)
-                asked += 1
-                if asked % REQUESTS_A_TURN == 0:
-                    await self.draft.ground.turn()
-                request = steps.send(answer)
+                request = steps.send(await self._answer(request))
         except StopIteration as stop:
             winners: Mapping[StateKey, EventID | None] = stop.value
         chosen = await self.draft.by_id([each for each in winners.values() if each is not None])
@@ -134,7 +129,10 @@ class _Resolution:
         return await self._subgraph(request.ids)
 
     async def _events(self, ids: Collection[EventID]) -> dict[EventID, Event]:
-        """Give events; rejected ones count as absent."""
+        """Give events; rejected ones count as absent. To be asked for none is to be asked for a pause."""
+        if not ids:
+            await self.draft.ground.turn()
+            return {}
         found = await self.draft.by_id(ids)
         return {
             event_id: stored.event
