@@ -203,6 +203,23 @@ class ReceivingTests:
         state = await head.state([("m.room.member", CAROL), ("m.room.member", DAVE)])
         self.assertEqual(set(state.values()), {rename, dave})
 
+    async def test_a_membership_changed_by_resolution_is_told_to_its_user(self) -> None:
+        """When a fork's ban undoes another's join, that user has an entry of a state change."""
+        worker, incoming, room, remote = await self.begin()
+        forked = await tip(worker, room.nid)
+        dave = remote.build(membership(room.room_id, DAVE, "join"), forked)
+        self.assertEqual((await receive(incoming, room.nid, dave)).status, Status.ACCEPTED)
+        rules = EventDraft(room.room_id, "m.room.join_rules", ALICE, {"join_rule": "invite"}, "")
+        closing = remote.build(rules, forked)
+        self.assertEqual((await receive(incoming, room.nid, closing)).status, Status.ACCEPTED)
+        head = await worker.heads.get(room.nid)
+        self.assertEqual(dict(head.servers), {"plait.test": 1, "other.test": 1})
+        *_, event, change = await entries_of(worker, room.nid)
+        dave_nid = await worker.nids.user(DAVE)
+        self.assertEqual((event.kind, event.user_nid), (Kind.EVENT, None))
+        self.assertEqual((change.kind, change.user_nid), (Kind.STATE, dave_nid))
+        self.assertEqual((change.flags, change.root, change.head), (Flag.MEMBERSHIP, event.root, event.head))
+
     async def test_a_redaction_may_come_before_its_target(self) -> None:
         """Redaction and target apply in either order of arrival, if the sender may (security: S10)."""
         worker, incoming, room, remote = await self.begin()
@@ -328,6 +345,25 @@ class MissingTests:
         oldest = await stored_of(worker, room.nid, line[1])
         self.assertEqual(oldest.status, Status.ACCEPTED)
         self.assertLess(oldest.depth, (await stored_of(worker, room.nid, line[30])).depth)
+
+    async def test_an_outlier_is_no_parent_until_it_has_a_place(self) -> None:
+        """What is known only as an authority has no state, so nothing is built on it (security: S1)."""
+        peer = Peer()
+        worker, incoming, room, remote = await self.begin(V11, peer)  # type: ignore[misc]
+        parents = await tip(worker, room.nid)
+        dave = remote.put(membership(room.room_id, DAVE, "join"), parents)
+        peer.events = {dave.event_id: dave}
+        said = remote.build(message(room.room_id, "hello", DAVE), parents)
+        self.assertEqual((await receive(incoming, room.nid, said)).status, Status.REJECTED)
+        outlier = await stored_of(worker, room.nid, dave)
+        self.assertEqual((outlier.status, outlier.root_before), (Status.OUTLIER, None))
+        child = remote.build(message(room.room_id, "on it", DAVE), [dave])
+        (outcome,) = await incoming.received.place(room.nid, (child,))
+        self.assertEqual(outcome.missing, {dave.event_id})
+        self.assertEqual((await receive(incoming, room.nid, dave)).status, Status.ACCEPTED)
+        placed = await stored_of(worker, room.nid, dave)
+        self.assertEqual((placed.nid, placed.status), (outlier.nid, Status.ACCEPTED))
+        self.assertEqual((await receive(incoming, room.nid, child)).status, Status.ACCEPTED)
 
     async def test_orphans_do_not_make_us_ask_without_end(self) -> None:
         """Many events with one missing parent cost a bounded number of requests (security: F15)."""
