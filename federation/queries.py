@@ -58,7 +58,7 @@ class FederationQueries:
             raise BadAnswer(server, "no room ID for the alias") from None
         return AliasTarget(room_id, _server_names(servers if isinstance(servers, list) else []))
 
-    async def profile(self, user_id: UserID, field: str | None = None) -> JsonObject:
+    async def query_profile(self, user_id: UserID, field: str | None = None) -> JsonObject:
         """Ask the server of a user for the profile, or one field of it."""
         query = [("user_id", user_id)] + ([("field", field)] if field is not None else [])
         uri = with_query(f"{V1}/query/profile", query)

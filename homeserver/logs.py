@@ -10,11 +10,10 @@ import json
 import re
 import sys
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Any, TextIO
 
 from twisted.logger import (
     FilteringLogObserver,
-    ILogObserver,
     LogEvent,
     LogLevel,
     LogLevelFilterPredicate,
@@ -35,7 +34,7 @@ def start_logging(config: Logging, stream: TextIO = sys.stderr) -> None:
     globalLogBeginner.beginLoggingTo([make_observer(config, stream)], redirectStandardIO=False)
 
 
-def make_observer(config: Logging, stream: TextIO) -> ILogObserver:
+def make_observer(config: Logging, stream: TextIO) -> Any:
     """Make the observer that writes lines of the configured format and level."""
     render = render_json if config.format is LogFormat.JSON else render_console
 
@@ -43,11 +42,12 @@ def make_observer(config: Logging, stream: TextIO) -> ILogObserver:
         stream.write(render(event) + "\n")
         stream.flush()
 
-    threshold = LogLevelFilterPredicate(LogLevel.levelWithName(config.level.value))
+    threshold: Any = LogLevelFilterPredicate(LogLevel.levelWithName(config.level.value))
     # Twisted tells of every connection and timeout at `info`; only its warnings matter to an admin.
     for namespace in ("twisted", "txaio", "autobahn", "treq", "log_legacy"):
         threshold.setLogLevelForNamespace(namespace, LogLevel.warn)
-    return FilteringLogObserver(write, [threshold])
+    observer: Any = write
+    return FilteringLogObserver(observer, [threshold])
 
 
 def clean(text: str) -> str:

@@ -6,11 +6,13 @@ import gc
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from twisted.internet import epollreactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorAlreadyInstalledError
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from homeserver.config.sections import Config
 from homeserver.logs import start_logging
@@ -38,9 +40,11 @@ def run_homeserver(config: Config, folder: Path) -> int:
         epollreactor.install()
     except (ReactorAlreadyInstalledError, AttributeError):
         _log.debug("running on the reactor that is installed")
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
 
     from homeserver.app import App, start_app
+
+    reactor: Any = installed
 
     exit_code = 0
     app: App | None = None
@@ -52,7 +56,7 @@ def run_homeserver(config: Config, folder: Path) -> int:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
 
-    def failed(failure: object) -> None:
+    def failed(failure: Failure) -> None:
         nonlocal exit_code
         exit_code = 1
         _log.failure("the homeserver could not start", failure=failure)

@@ -25,7 +25,7 @@ MAX_FIELD = 255
 class Profiles(Protocol):
     """Reads the profiles of this server's users."""
 
-    async def of_local_user(self, user_id: UserID) -> Mapping[str, Any]:
+    async def get_local(self, user_id: UserID) -> Mapping[str, Any]:
         """Give all fields of a profile; raises NotFound for a user who does not exist."""
         ...
 
@@ -55,7 +55,7 @@ class QueryRoutes:
         user_id = parse_user_id(call.query.required("user_id"))
         if server_of(user_id) != self.server_name:
             raise InvalidParam("The user is not of this server")
-        profile = await self.profiles.of_local_user(user_id)
+        profile = await self.profiles.get_local(user_id)
         field = call.query.get("field")
         if field is None:
             return dict(profile)

@@ -93,7 +93,7 @@ def _plain(node: yaml.Node, environment: Mapping[str, str]) -> Any:
         return [_plain(item, environment) for item in node.value]
     loader = yaml.SafeLoader("")
     try:
-        value = loader.construct_object(node)  # type: ignore[no-untyped-call]  # stubs leave it untyped
+        value = loader.construct_object(node)
     except yaml.YAMLError as error:
         raise _BadNode(node, str(error)) from None
     if isinstance(value, str):

@@ -57,14 +57,14 @@ class ListenerResource(StrEnum):
     METRICS = "metrics"
 
 
-class ListenerTls(Section):
+class ListenerTls(Section, frozen=True, kw_only=True):
     """The certificate chain and key of a TLS listener, as PEM files."""
 
     certificate: str
     private_key: str
 
 
-class Listener(Section):
+class Listener(Section, frozen=True, kw_only=True):
     """One port and what it serves."""
 
     port: Port = 8008
@@ -79,7 +79,7 @@ class Listener(Section):
     """Addresses or networks of proxies whose `X-Forwarded-For` is believed."""
 
 
-class Database(Section):
+class Database(Section, frozen=True, kw_only=True):
     """Where everything durable lives."""
 
     url: str = "sqlite:///homeserver.db"
@@ -94,7 +94,7 @@ class RegistrationMode(StrEnum):
     CLOSED = "closed"
 
 
-class Registration(Section):
+class Registration(Section, frozen=True, kw_only=True):
     """How accounts are made."""
 
     mode: RegistrationMode = RegistrationMode.CLOSED
@@ -111,7 +111,7 @@ class JwtAlgorithm(StrEnum):
     EDDSA = "EdDSA"
 
 
-class JwtLogin(Section):
+class JwtLogin(Section, frozen=True, kw_only=True):
     """Login by a JSON Web Token of an outside issuer (`org.matrix.login.jwt`)."""
 
     enabled: bool = False
@@ -123,14 +123,14 @@ class JwtLogin(Section):
     subject_claim: str = "sub"
 
 
-class PasswordLogin(Section):
+class PasswordLogin(Section, frozen=True, kw_only=True):
     """Passwords kept by this server."""
 
     enabled: bool = True
     minimum_length: Positive = 8
 
 
-class Sessions(Section):
+class Sessions(Section, frozen=True, kw_only=True):
     """Life of access and refresh tokens, in seconds; 0 means until revoked."""
 
     access_token_lifetime: NotNegative = 0
@@ -138,7 +138,7 @@ class Sessions(Section):
     refresh_token_lifetime: NotNegative = 0
 
 
-class Auth(Section):
+class Auth(Section, frozen=True, kw_only=True):
     """How users prove who they are."""
 
     password: PasswordLogin = PasswordLogin()
@@ -146,14 +146,14 @@ class Auth(Section):
     sessions: Sessions = Sessions()
 
 
-class Rate(Section):
+class Rate(Section, frozen=True, kw_only=True):
     """A token bucket: so many a second in the long run, so many at once."""
 
     per_second: NotNegative
     burst: Positive
 
 
-class RateLimits(Section):
+class RateLimits(Section, frozen=True, kw_only=True):
     """Requests allowed; `scale` multiplies all rates and bursts."""
 
     enabled: bool = True
@@ -170,7 +170,7 @@ class RateLimits(Section):
     federation: Rate = Rate(per_second=50, burst=500)
 
 
-class Limits(Section):
+class Limits(Section, frozen=True, kw_only=True):
     """Bounds on sizes and counts."""
 
     body_bytes: Positive = 1_048_576
@@ -179,7 +179,7 @@ class Limits(Section):
     requests_waiting: Positive = 2000
 
 
-class Outbound(Section):
+class Outbound(Section, frozen=True, kw_only=True):
     """Every request this server makes: federation and whatever else leaves it."""
 
     ip_denylist: tuple[str, ...] = PRIVATE_RANGES
@@ -188,7 +188,7 @@ class Outbound(Section):
     verify_certificates: bool = True
 
 
-class TrustedKeyServer(Section):
+class TrustedKeyServer(Section, frozen=True, kw_only=True):
     """A notary that is asked for other servers' keys."""
 
     server_name: str
@@ -196,7 +196,7 @@ class TrustedKeyServer(Section):
     """Key ID to unpadded base64 public key; empty: learnt from the notary itself over TLS."""
 
 
-class Federation(Section):
+class Federation(Section, frozen=True, kw_only=True):
     """Talk with other servers."""
 
     enabled: bool = True
@@ -207,13 +207,13 @@ class Federation(Section):
     max_backoff: NotNegative = 86_400.0
 
 
-class Presence(Section):
+class Presence(Section, frozen=True, kw_only=True):
     """Whether users see who is online."""
 
     enabled: bool = True
 
 
-class Caches(Section):
+class Caches(Section, frozen=True, kw_only=True):
     """One memory budget in bytes for events, state nodes, room heads and the feed's tail."""
 
     budget: Positive = 48 * 1024 * 1024
@@ -235,20 +235,20 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
-class Logging(Section):
+class Logging(Section, frozen=True, kw_only=True):
     """What is logged, and how."""
 
     level: LogLevel = LogLevel.INFO
     format: LogFormat = LogFormat.CONSOLE
 
 
-class Metrics(Section):
+class Metrics(Section, frozen=True, kw_only=True):
     """Prometheus metrics, on listeners with the resource `metrics`."""
 
     enabled: bool = True
 
 
-class WebSocket(Section):
+class WebSocket(Section, frozen=True, kw_only=True):
     """The WebSocket client API."""
 
     enabled: bool = True
@@ -261,7 +261,7 @@ class WebSocket(Section):
     compression: bool = False
 
 
-class Config(Section):
+class Config(Section, frozen=True, kw_only=True):
     """The whole of `homeserver.yaml`."""
 
     server_name: str

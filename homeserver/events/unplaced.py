@@ -7,11 +7,11 @@ other server has seen it, the event can no longer be built anew; it is placed as
 from __future__ import annotations
 
 from attrs import frozen
-from protocol.auth_rules import check_auth
 
 from homeserver.events.building import CREATE, Author, state_keys
 from homeserver.events.heads import Heads
 from homeserver.events.place import events_of
+from protocol.auth_rules import check_auth
 from protocol.events import Event, EventDraft, Links, build_event
 from protocol.limits import MAX_DEPTH, MAX_PREV_EVENTS
 

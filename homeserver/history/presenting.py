@@ -13,7 +13,7 @@ from homeserver.history.access import Access
 from homeserver.history.aggregations import Aggregations, Children, Viewer
 from homeserver.history.visibility import Verdict, Visibility
 from homeserver.sync.bodies import Bodies, Name
-from homeserver.sync.render import ClientEvent, Unsigned, finish
+from homeserver.sync.render import JOINED, PLAIN, ClientEvent, Unsigned, finish
 from homeserver.sync.session import Session
 from homeserver.sync.state import key_of
 from homeserver.sync.states import States
@@ -79,14 +79,11 @@ class Presenter:
         for event in events:
             name: Name = (event.room_nid, event.nid)
             membership = verdicts[event.nid].membership
-            unsigned = Unsigned(
-                because.get(name),
-                replaced.get(event.nid),
-                relations.get(name),
-                membership == "join",
-                membership,
-                ids.get(name),
-            )
+            extras = (because.get(name), replaced.get(event.nid), relations.get(name))
+            txn_id = ids.get(name)
+            unsigned = JOINED
+            if membership != "join" or txn_id is not None or any(extras):
+                unsigned = Unsigned(*extras, membership == "join", membership, txn_id)
             rendered.append(finish(event, asker.now, unsigned, asker.access.room.room_id))
         return rendered
 
@@ -95,7 +92,12 @@ class Presenter:
         because = await self._bodies.because(events)
         room_id = asker.access.room.room_id
         return [
-            finish(event, asker.now, Unsigned(because.get((event.room_nid, event.nid))), room_id)
+            finish(
+                event,
+                asker.now,
+                PLAIN if event.redacted_by is None else Unsigned(because.get((event.room_nid, event.nid))),
+                room_id,
+            )
             for event in events
         ]
 

@@ -55,6 +55,7 @@ class Verdict:
 
 
 HIDDEN = Verdict(False, "leave")
+SEEN_INSIDE = Verdict(True, "join")
 
 
 def allows(visibility: str, membership: str, joined_after: bool) -> bool:
@@ -79,6 +80,8 @@ def judge(event: ClientEvent, visibility: str, membership: str, reader: Reader) 
 
     For changes of the visibility, and for the reader's own membership, before or after is enough.
     """
+    if membership == "join" and event.type != MEMBER:
+        return SEEN_INSIDE
     visibilities, memberships = [visibility], [membership]
     at = membership
     if (event.type, event.state_key) == VISIBILITY_KEY:

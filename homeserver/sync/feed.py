@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from attrs import define, evolve, frozen
+from attrs import define, frozen
 
 from homeserver.feed.tail import Feed
 from homeserver.sync.delta import Delta
 from homeserver.sync.memberships import UserRoom, UserRooms
 from homeserver.sync.personal_parts import PersonalParts, global_account_data
 from homeserver.sync.recipient import Recipient
+from homeserver.sync.room_parts import RoomPart
 from homeserver.sync.rooms import Section, Shown
 from homeserver.sync.rooms_of_delta import RoomsOfDelta, Told
 from homeserver.sync.sent_members import SentMembers
@@ -107,7 +108,7 @@ class SessionFeed:
             data = await self._with_new_rooms(session, data, shown)
         told = Told(shown, moment.source, moment.personal, data, typing)
         parts = await self._parts.rooms.parts(told, moment.to) if shown else []
-        return await self._finish(Delta(_token(moment, since), parts), moment, told)
+        return await self._finish(parts, moment, told, 0 if since is None else since.device)
 
     async def _moment(self, session: Session, since: SyncToken | None, options: Options, now: int) -> Moment:
         """Take the position, with the memberships that hold at it; nothing waits in between."""
@@ -149,26 +150,20 @@ class SessionFeed:
         everything = await self._parts.personal.account_data(session, None)
         return [*changed, *(each for each in everything if each.room_nid in new)]
 
-    async def _finish(self, delta: Delta, moment: Moment, told: Told) -> Delta:
-        """Add the parts that are no room."""
+    async def _finish(self, rooms: Sequence[RoomPart], moment: Moment, told: Told, device: int) -> Delta:
+        """Add the parts that are no room; `device` is the last to-device message the client has."""
         personal, to = self._parts.personal, moment.to
         wanted = to.options.filter
-        messages, device = await personal.to_device(to.session, delta.next_batch.device)
+        messages, device = await personal.to_device(to.session, device)
         presence: Sequence[bytes] = ()
         if moment.since != moment.place and not wanted.presence.never:
             presence = self._ephemeral.presence(to.session, moment.ephemeral_since)
-        return evolve(
-            delta,
-            next_batch=evolve(delta.next_batch, device=device),
+        return Delta(
+            next_batch=SyncToken(to.epoch, to.upto, device, moment.place),
+            rooms=rooms,
             account_data=global_account_data(told.account_data, wanted.account_data),
             presence=b",".join(presence),
             to_device=messages,
             device_lists=await personal.device_lists(to, moment.personal, told.shown),
             key_counts=await personal.key_counts(to.session),
         )
-
-
-def _token(moment: Moment, since: SyncToken | None) -> SyncToken:
-    """Give the token of the moment; the last to-device message is added with the messages."""
-    device = 0 if since is None else since.device
-    return SyncToken(moment.to.epoch, moment.to.upto, device, moment.place)

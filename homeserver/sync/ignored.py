@@ -65,4 +65,6 @@ def read_list(raw: bytes) -> frozenset[UserID]:
         users = msgspec.json.decode(raw, type=_List).ignored_users
     except (msgspec.DecodeError, UnicodeError):
         return NOBODY
-    return frozenset(UserID(user) for user in list(users)[:MAX_IGNORED]) if isinstance(users, dict) else NOBODY
+    return (
+        frozenset(UserID(user) for user in list(users)[:MAX_IGNORED]) if isinstance(users, dict) else NOBODY
+    )

@@ -255,11 +255,16 @@ class Unsigned:
 
 
 PLAIN = Unsigned()
+JOINED = Unsigned(shows_replaced=True, membership="join")
+"""What nearly all events in a timeline say."""
 
 
 def finish(event: ClientEvent, now: int, unsigned: Unsigned = PLAIN, room_id: RoomID | None = None) -> bytes:
     """Give the whole JSON of an event, with `room_id` where the endpoint wants it."""
     room = b"" if room_id is None else b',"room_id":' + orjson.dumps(room_id)
+    if unsigned is PLAIN or unsigned is JOINED:
+        member = b',"membership":"join"' if unsigned is JOINED else b""
+        return b'%b%b,"unsigned":{"age":%d%b}}' % (event.body, room, max(0, now - event.ts), member)
     tail = [event.body, room, b',"unsigned":{"age":%d' % max(0, now - event.ts)]
     if unsigned.membership is not None:
         tail.append(b',"membership":' + orjson.dumps(unsigned.membership))

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from homeserver.sync.filters import Filter
 from homeserver.sync.joined import RoomContent
-from homeserver.sync.render import ClientEvent, Unsigned, event_list, finish, keep_fields
+from homeserver.sync.render import JOINED, PLAIN, ClientEvent, Unsigned, event_list, finish, keep_fields
 from homeserver.sync.suppliers import NONE_UNREAD, UnreadCount
 from homeserver.sync.tokens import FeedToken
 
@@ -49,15 +49,19 @@ def timeline_bytes(
 
 def _unsigned(content: RoomContent, event: ClientEvent, extras: Extras) -> Unsigned:
     """Say in the tail of a timeline event what this reader may know."""
-    membership = content.memberships.get(event.nid, "join")
-    return Unsigned(
-        content.because.get((event.room_nid, event.nid)),
-        content.replaced.get(event.nid),
-        extras.relations.get(event.nid),
-        membership == "join",
-        membership,
-        extras.transaction_ids.get(event.nid),
-    )
+    nid = event.nid
+    membership = content.memberships.get(nid, "join")
+    because = _because(content, event)
+    replaced, related = content.replaced.get(nid), extras.relations.get(nid)
+    txn_id = extras.transaction_ids.get(nid)
+    if membership == "join" and not (because or replaced or related or txn_id):
+        return JOINED
+    return Unsigned(because, replaced, related, membership == "join", membership, txn_id)
+
+
+def _because(content: RoomContent, event: ClientEvent) -> ClientEvent | None:
+    """Give the redaction of an event."""
+    return None if event.redacted_by is None else content.because.get((event.room_nid, event.nid))
 
 
 def _formed(event: ClientEvent, extras: Extras) -> ClientEvent:
@@ -80,7 +84,9 @@ def state_bytes(
         [
             shape(
                 finish(
-                    _formed(event, extras), now, Unsigned(content.because.get((event.room_nid, event.nid)))
+                    _formed(event, extras),
+                    now,
+                    PLAIN if event.redacted_by is None else Unsigned(_because(content, event)),
                 )
             )
             for event in (*content.state, *members)

@@ -41,7 +41,7 @@ class Services:
         """Give a room."""
         return Resolved(RoomID("!r:here.example"), [THERE])
 
-    async def of_local_user(self, user_id: UserID) -> Mapping[str, Any]:
+    async def get_local(self, user_id: UserID) -> Mapping[str, Any]:
         """Give a profile."""
         if user_id != ALICE:
             raise NotFound("no such user")
