@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import gc
 import pstats
 import sys
 import tempfile
@@ -308,6 +309,8 @@ async def run(options: argparse.Namespace) -> None:
         for n in range(options.rooms):
             others = [users[1 + (n * 7 + k) % 100] for k in range(options.members - 1)]
             await make_room(server, n, [me, *others], MESSAGES)
+        gc.collect()
+        gc.freeze()  # as a server does once it has started
         measure(options, "first")
         await first_syncs(server, me)
         measured(options, "first")
