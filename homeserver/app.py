@@ -145,7 +145,7 @@ async def start_app(config: Config, folder: Path, reactor: Any) -> App:
 
     masks = MaskCache()
     verdicts = UnreadVerdicts(DEFAULT_PUSH_RULES, masks)
-    unread = UnreadCounter(database, verdicts, masks)
+    unread = UnreadCounter(database, verdicts)
     core.feed.add_cache(verdicts.apply)
     core.feed.add_cache(unread.apply)
     sync_core = sync_wiring.Core(database, core.feed, core.nids, core.nodes)
