@@ -18,7 +18,6 @@ from federation.key_ring import KeyNeed, KeyRing
 from federation.pdus import PduChecker
 from federation.ports import RunOnThread
 from federation.resident.access import RoomAccess
-from homeserver.events.incoming import IncomingEvents
 from homeserver.events.nids import Room
 from homeserver.events.stored import Status
 from protocol.canonical_json import JsonObject
@@ -32,6 +31,7 @@ from storage.database import Database
 from storage.memberships import Membership
 from storage.migrate import migrate
 from tests.homeserver.events.helpers import ALICE, BOB, NOW, Worker, membership, message, start_worker
+from tests.homeserver.events.incoming import IncomingEvents
 from tests.homeserver.events.received_helpers import (
     CAROL,
     OTHER,

@@ -9,7 +9,6 @@ from attrs import define, field
 
 from homeserver.events.auth_chains import AuthChains
 from homeserver.events.building import Author
-from homeserver.events.incoming import IncomingEvents
 from homeserver.events.nids import Room
 from homeserver.events.received import ImportedRoom, Outcome
 from homeserver.events.received_store import Store
@@ -24,6 +23,7 @@ from storage import feed
 from storage.database import Transaction
 from storage.feed import Entry
 from tests.homeserver.events.helpers import NOW, SERVER, Worker, beginning
+from tests.homeserver.events.incoming import IncomingEvents
 
 OTHER = ServerName("other.test")
 CAROL = UserID("@carol:other.test")

@@ -11,7 +11,6 @@ from typing import Any
 
 from attrs import define, field, frozen
 
-from homeserver.events.incoming import IncomingEvents
 from homeserver.events.stored import Status
 from protocol.events import Event, EventDraft
 from protocol.identifiers import EventID, StateKey, UserID
@@ -20,6 +19,7 @@ from protocol.state_resolution import resolve_in_memory
 from storage.engines import open_database
 from storage.migrate import migrate
 from tests.homeserver.events.helpers import BOB, NOW, Worker, membership, message, start_worker
+from tests.homeserver.events.incoming import IncomingEvents
 from tests.homeserver.events.received_helpers import (
     CAROL,
     DAVE,

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from attrs import evolve
 
-from homeserver.events.incoming import IncomingEvents
 from homeserver.events.received import ImportedRoom
 from homeserver.events.stored import Status
 from protocol.errors import Forbidden
@@ -19,6 +18,7 @@ from storage.feed import Flag, Kind
 from storage.memberships import Membership
 from storage.migrate import migrate
 from tests.homeserver.events.helpers import BOB, NOW, Worker, membership, message, start_worker
+from tests.homeserver.events.incoming import IncomingEvents
 from tests.homeserver.events.received_helpers import (
     CAROL,
     DAVE,

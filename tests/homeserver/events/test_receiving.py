@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from attrs import evolve
 
-from homeserver.events.incoming import IncomingEvents
 from homeserver.events.nids import Room
 from homeserver.events.stored import Status
 from protocol.errors import Forbidden
@@ -17,6 +16,7 @@ from storage.database import Database
 from storage.feed import Flag, Kind
 from storage.migrate import migrate
 from tests.homeserver.events.helpers import ALICE, NOW, Worker, membership, message, start_worker
+from tests.homeserver.events.incoming import IncomingEvents
 from tests.homeserver.events.received_helpers import (
     CAROL,
     DAVE,

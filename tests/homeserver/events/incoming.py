@@ -1,7 +1,4 @@
-"""The one door into rooms for what comes from other servers, after `protocol.checks`.
-
-A facade: which service does what is decided by whether this server is in the room.
-"""
+"""Receiving as a whole, wired for tests: joins are taken over or received, as the server edge does it."""
 
 from __future__ import annotations
 
