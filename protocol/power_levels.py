@@ -73,7 +73,7 @@ class PowerLevels:
     def of(cls, version: RoomVersion, create: Event, power_levels: Event | None) -> PowerLevels:
         """Read the levels from the create event of a room of `version` and the power levels, if any."""
         assert create.version is version
-        return _levels_of(create, power_levels)
+        return _levels_of(_Text(create), None if power_levels is None else _Text(power_levels))
 
     def user(self, user_id: UserID) -> int:
         """Give a user's level."""
@@ -113,8 +113,27 @@ class PowerLevels:
         return self.notification_levels.get(key, _NOTIFICATIONS_DEFAULT)
 
 
+@frozen(eq=False)
+class _Text:
+    """An event that is the same only as one of the same text.
+
+    IDs do not tell: a redacted event keeps its own, and in old versions two rooms may know one ID.
+    """
+
+    event: Event
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Text) or self.event.version is not other.event.version:
+            return False
+        return self.event is other.event or self.event.raw == other.event.raw
+
+    def __hash__(self) -> int:
+        return hash(self.event.event_id)
+
+
 @lru_cache(maxsize=4096)
-def _levels_of(create: Event, power_levels: Event | None) -> PowerLevels:
+def _levels_of(first: _Text, levels: _Text | None) -> PowerLevels:
+    create, power_levels = first.event, None if levels is None else levels.event
     version = create.version
     creators = creators_of(version, create)
     privileged = version.privileged_creators
