@@ -54,6 +54,7 @@ class UserRooms:
         self._by_room: dict[int, set[int]] = {}
         self._stale: dict[int, bool] = {}
         self._unsettled: set[int] = set()
+        self._roots: dict[int, bytes] = {}
 
     async def of(self, user_nid: int) -> Mapping[int, UserRoom]:
         """Give a user's rooms as of the feed's position, by room nid."""
@@ -92,10 +93,13 @@ class UserRooms:
             if entry.kind in _FORGETTING:
                 self._drop(entry.user_nid)
             elif entry.kind == Kind.STATE or (entry.kind == Kind.EVENT and not is_straight(entry)):
-                self._drop_room(entry.room_nid)
+                if self._roots.get(entry.room_nid) != entry.root:
+                    self._drop_room(entry.room_nid)
                 self._drop(entry.user_nid)
             elif entry.kind == Kind.EVENT and entry.flags & Flag.MEMBERSHIP:
                 self._change(entry)
+            if entry.root is not None and entry.room_nid in self._by_room:
+                self._roots[entry.room_nid] = entry.root
 
     def _change(self, entry: Entry) -> None:
         """Apply a membership change that is certain, if the event is at hand."""
@@ -142,6 +146,7 @@ class UserRooms:
                 users.discard(user_nid)
                 if not users:
                     del self._by_room[room_nid]
+                    self._roots.pop(room_nid, None)
 
 
 def read_rooms(tx: Transaction, user_nid: int) -> tuple[int, dict[int, UserRoom]]:
