@@ -18,7 +18,7 @@ from homeserver.events.write import Write
 from homeserver.sync.suppliers import AccountDatum
 from protocol.canonical_json import JsonObject, decode_own, encode_lax
 from protocol.errors import BadJson, InvalidParam, MatrixError, NotFound
-from protocol.identifiers import RoomID, UserID, parse_user_id
+from protocol.identifiers import EventID, RoomID, UserID, parse_user_id
 from storage import account_data
 from storage.account_data import DATUM_NUMBERS, GLOBAL, DatumRow
 from storage.database import Database
@@ -184,6 +184,23 @@ class DirectRooms:
     async def put(self, user_id: UserID, content: JsonObject) -> None:
         """Replace the content of the user's `m.direct`."""
         await self._data.set(await self._nids.user(user_id), GLOBAL, DIRECT, content)
+
+
+class FullyRead:
+    """How far users have read their rooms, for their own devices alone."""
+
+    def __init__(self, data: AccountData, nids: Nids) -> None:
+        """Keep it as the account data `m.fully_read` of each room."""
+        self._data = data
+        self._nids = nids
+
+    async def set_fully_read(self, user_id: UserID, room_id: RoomID, event_id: EventID) -> None:
+        """Move the mark; raises NotFound for a room not known here."""
+        room_nid = await self._nids.room(room_id)
+        if room_nid is None:
+            raise NotFound("No such room is known here")
+        user_nid = await self._nids.user(user_id)
+        await self._data.set(user_nid, room_nid, FULLY_READ, {"event_id": event_id})
 
 
 def _datum(row: DatumRow) -> AccountDatum:
