@@ -83,6 +83,15 @@ INSERT = Statement(f"INSERT INTO events ({_COLUMNS}) VALUES ({_MARKS})")
 INSERT_IF_NEW = Statement(f"INSERT INTO events ({_COLUMNS}) VALUES ({_MARKS}) ON CONFLICT DO NOTHING")
 """Write an event that another worker may be writing too (outliers, history)."""
 
+PLACE = Statement(
+    f"INSERT INTO events ({_COLUMNS}) VALUES ({_MARKS}) ON CONFLICT (room_nid, event_nid) DO UPDATE SET"
+    " status = excluded.status, depth = excluded.depth, root_before = excluded.root_before,"
+    " chain = coalesce(events.chain, excluded.chain), number = coalesce(events.number, excluded.number),"
+    " clock = coalesce(events.clock, excluded.clock), thread = excluded.thread,"
+    " redacted_by = coalesce(events.redacted_by, excluded.redacted_by)"
+)
+"""Write an event that may be here as an outlier, under the same nid; then give it its placement."""
+
 REDACT = Statement(
     "UPDATE events SET redacted_by = ? WHERE room_nid = ? AND event_nid = ? AND redacted_by IS NULL"
 )
@@ -94,6 +103,11 @@ INSERT_REDACTION = Statement(
 def event_rows(*events: EventRow) -> Rows:
     """Give the rows of events that are new here."""
     return Rows(INSERT, events)
+
+
+def placed_rows(*events: EventRow) -> Rows:
+    """Give the rows of events that may be here as outliers."""
+    return Rows(PLACE, events)
 
 
 def redaction_rows(room_nid: int, target_id: str, redaction_nid: int) -> Rows:
