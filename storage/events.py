@@ -74,7 +74,8 @@ _CLOCKS = (
     " FROM events AS e WHERE e.room_nid = ? AND e.event_nid IN ? AND e.chain IS NOT NULL"
 )
 _REDACTIONS_OF = """
-    SELECT target_id, redaction_nid FROM redactions WHERE room_nid = ? AND target_id IN ? ORDER BY redaction_nid
+    SELECT target_id, redaction_nid FROM redactions
+    WHERE room_nid = ? AND target_id IN ? ORDER BY redaction_nid
 """
 
 INSERT = Statement(f"INSERT INTO events ({_COLUMNS}) VALUES ({_MARKS})")
