@@ -135,6 +135,6 @@ class Membership:
             Route("POST", v3(f"{room}/kick"), self.kick, body=bodies.Target, limit=writes),
             Route("POST", v3(f"{room}/ban"), self.ban, body=bodies.Target, limit=writes),
             Route("POST", v3(f"{room}/unban"), self.unban, body=bodies.Target, limit=writes),
-            Route("POST", v3(f"{room}/forget"), self.forget, body=dict, limit=writes, auth=Auth.GUEST),
+            Route("POST", v3(f"{room}/forget"), self.forget, limit=writes, auth=Auth.GUEST),
             Route("GET", v3("/joined_rooms"), self.joined_rooms, auth=Auth.GUEST),
         )
