@@ -138,6 +138,7 @@ class MemoryServer:
         proxies: Sequence[str] = (),
         bound: int = 100,
         task_clock: TaskClock | None = None,
+        limiter: RateLimiter | None = None,
     ) -> None:
         """Serve `routes`."""
         if task_clock is None:
@@ -147,7 +148,7 @@ class MemoryServer:
         clock = Clock(self.task_clock)
         self.tokens = tokens or KnownTokens()
         self.registry = CollectorRegistry()
-        doorkeepers = Doorkeepers(self.tokens, servers or NoServers(), RateLimiter(limits))
+        doorkeepers = Doorkeepers(self.tokens, servers or NoServers(), limiter or RateLimiter(limits))
         self.dispatcher = Dispatcher(
             RouteTable(routes), doorkeepers, RequestMetrics(self.registry), clock, bound
         )
