@@ -12,21 +12,22 @@ from collections.abc import Sequence
 
 from attrs import evolve, frozen
 
-from homeserver.events.building import Author, clock_of, redaction_rows, row_of
+from homeserver.events.building import CREATE, Author, clock_of, redaction_rows, row_of
 from homeserver.events.draft import Draft
-from homeserver.events.judging import Verdict, judge
+from homeserver.events.judging import ACCEPTED, Verdict, judge
 from homeserver.events.members import changes_between, member_rows
 from homeserver.events.received import Course, Incoming, Outcome
 from homeserver.events.redacting import applies, applying_redaction
 from homeserver.events.relations import NO_RELATION, Relation, relation_of
 from homeserver.events.resolution import Resolver
 from homeserver.events.stored import Status, StoredEvent
+from protocol.events import Event
 from protocol.identifiers import EventID, StateKey, UserID
 from protocol.limits import MAX_DEPTH
 from storage import events, gaps
 from storage.feed import Flag, Kind, NewEntry
 from storage.rows import Rows
-from storage.state_trie import Difference
+from storage.state_trie import EMPTY_ROOT, Difference
 
 MAX_EXTREMITIES = 20
 """Forward extremities kept; beyond it the oldest go, while their states stay part of the resolved one."""
@@ -89,8 +90,7 @@ class Placing:
             present = None if past else await self.resolver.resolve(draft, (draft.root, before))
             verdict = await judge(draft, event, auth, before, present)
         else:
-            before = draft.root
-            verdict = Verdict(Status.REJECTED, "It has no parents, but the room has begun")
+            before, verdict = await _judge_orphan(draft, event)
         depth = min(max([each.depth for each in parents], default=0) + 1, MAX_DEPTH)
         stored = StoredEvent(
             event,
@@ -225,3 +225,11 @@ async def _covered(draft: Draft, stored: StoredEvent) -> set[EventID]:
         ]
         covered.update(waiting)
     return covered
+
+
+async def _judge_orphan(draft: Draft, event: Event) -> tuple[bytes, Verdict]:
+    """Judge an event without parents, and give the state before it: only the room's beginning has none."""
+    create = (await draft.bare_state(draft.root, (CREATE,))).get(CREATE)
+    if create is not None and create.event_id == event.event_id:
+        return EMPTY_ROOT, ACCEPTED
+    return draft.root, Verdict(Status.REJECTED, "It has no parents, but the room has begun")
