@@ -139,7 +139,7 @@ def _levels_of(first: _Text, levels: _Text | None) -> PowerLevels:
     privileged = version.privileged_creators
     if power_levels is None:
         users: dict[str, int] = {} if privileged else dict.fromkeys(creators, CREATOR_DEFAULT)
-        return PowerLevels(users, {}, _DEFAULTS, creators, 0, 0, 0, privileged, {})
+        return PowerLevels(users, {}, _DEFAULTS, creators, 0, 0, _STATE_DEFAULT, privileged, {})
     content = power_levels.content
 
     def level(key: str, default: int) -> int:
