@@ -73,11 +73,11 @@ class Judged(Protocol):
 def classify(event: Judged) -> EventClass:
     """Give the class of an event; a mention of the room counts as what it is beside."""
     kind = event.type
+    if event.content.get("msgtype") == "m.notice":
+        return EventClass.NONE
     if kind == "m.room.tombstone" and event.state_key == "":
         return EventClass.TOMBSTONE
     if kind not in _BY_TYPE or _is_edit(event.content):
-        return EventClass.NONE
-    if kind == "m.room.message" and event.content.get("msgtype") == "m.notice":
         return EventClass.NONE
     return _BY_TYPE[kind]
 

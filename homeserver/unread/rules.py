@@ -31,6 +31,8 @@ class Facts:
     """Joined members of the room."""
     may_notify_room: bool
     """Whether the sender's power suffices to mention the whole room."""
+    display_name: str | None = None
+    """The reader's name in the room; looked up only for rules that ask for it."""
 
 
 class UserRules(Protocol):
