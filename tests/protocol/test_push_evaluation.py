@@ -18,7 +18,6 @@ from protocol.push_rules import PushRules, parse_rule
 from protocol.unread import BY_DEFAULT, HIGHLIGHT, NOTIFY, SILENT, Verdict, classify
 from tests.protocol.helpers import ALICE, BOB
 
-
 ROOM = RoomID("!room:alpha.example")
 TYPES = (
     *("m.room.message", "m.room.encrypted", "m.call.invite", "m.room.tombstone", "m.reaction"),
