@@ -8,6 +8,7 @@ Source: client-server-api/_index.md, "m.room.power_levels"; rooms/v1.md and v10.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -38,7 +39,7 @@ def parse_level(value: object, version: RoomVersion) -> int | None:
         return None
     if isinstance(value, str) and _STRINGY.fullmatch(value):
         return int(value)
-    if isinstance(value, float) and not version.strict_json:
+    if isinstance(value, float) and math.isfinite(value) and not version.strict_json:
         return int(value)
     return None
 
