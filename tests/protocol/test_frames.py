@@ -27,7 +27,7 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual(frame_id(raw), 3)
 
     def test_malformed(self) -> None:
-        """Wrong types, missing fields, bad UTF-8, non-objects and deep nesting are protocol errors (security: D1)."""
+        """Wrong types, missing fields, bad UTF-8 and deep nesting are protocol errors (security: D1)."""
         for raw in (b'{"type":"ack"}', b'{"type":"ack","seq":"1"}', b"[]", b"{}", b'{"type":"ack","seq":-1}'):
             self.assertRaises(BadJson, decode_frame, raw)
         for raw in (b"", b"{", b'"\xff"', b'{"type":"ack","seq":1}x'):

@@ -13,7 +13,9 @@ from protocol.frames import Ack, Auth, ClientFrame, Message, Ping, Request
 from protocol.session import NEXT, Event, State, Window, next_state
 
 FRAMES: dict[type, ClientFrame] = {
-    frame: frame(**{name: value for name, value in (("id", 1), ("seq", 0)) if name in frame.__struct_fields__})
+    frame: frame(
+        **{name: value for name, value in (("id", 1), ("seq", 0)) if name in frame.__struct_fields__}
+    )
     for frame in (Auth, Ack, Ping)
 }
 
@@ -62,7 +64,7 @@ class WindowTests(SynchronousTestCase):
 
     @given(st.lists(st.one_of(st.integers(1, 500), st.just(None)), max_size=60))
     def test_the_window_is_bounded(self, steps: list[int | None]) -> None:
-        """Whatever is sent while open, at most the window's frames are unacknowledged, and an ack opens it."""
+        """At most the window's frames are unacknowledged, and an ack opens it."""
         window = Window(4, 1000)
         under_way = 0
         for size in steps:
