@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from storage.database import Transaction
 from storage.feed import Kind
 from storage.rows import Rows, Statement
+from storage.text import escape
 
 PUT = Statement("INSERT INTO to_device (user_nid, device_id, message_nid, content) VALUES (?, ?, ?, ?)")
 PUT_RECEIVED = Statement("INSERT INTO received_messages (origin, message_id, ts) VALUES (?, ?, ?)")
@@ -24,6 +25,16 @@ _DELETE = (
 )
 _DELETE_DEVICE = "DELETE FROM to_device WHERE user_nid = ? AND device_id IN ?"
 _COUNT = "SELECT count(*) FROM to_device WHERE user_nid = ? AND device_id = ?"
+
+_WAITING = (
+    "SELECT device_id, count(*), sum(length(content)) FROM to_device WHERE user_nid = ? AND device_id IN ?"
+    " GROUP BY device_id"
+)
+_KEEP_NEWEST = (
+    "DELETE FROM to_device WHERE user_nid = ? AND device_id = ? AND message_nid NOT IN"
+    " (SELECT message_nid FROM to_device WHERE user_nid = ? AND device_id = ?"
+    " ORDER BY message_nid DESC LIMIT ?)"
+)
 
 
 class ToDeviceRow(NamedTuple):
@@ -42,12 +53,12 @@ def message_rows(*rows: ToDeviceRow) -> Rows:
 
 def received_rows(origin: str, message_id: str, now: int) -> Rows:
     """Give the row by which a repeat of another server's message is known."""
-    return Rows(PUT_RECEIVED, ((origin, message_id, now),))
+    return Rows(PUT_RECEIVED, ((origin, escape(message_id), now),))
 
 
 def is_received(tx: Transaction, origin: str, message_id: str) -> bool:
     """Tell whether another server's message came before."""
-    return tx.one(_IS_RECEIVED, (origin, message_id)) is not None
+    return tx.one(_IS_RECEIVED, (origin, escape(message_id))) is not None
 
 
 def forget_received(tx: Transaction, before: int) -> int:
@@ -69,6 +80,17 @@ def delete(tx: Transaction, user_nid: int, device_id: str, upto: int) -> int:
 def delete_devices(tx: Transaction, user_nid: int, device_ids: Collection[str]) -> int:
     """Drop all messages for devices that are gone."""
     return tx.execute(_DELETE_DEVICE, (user_nid, list(device_ids))) if device_ids else 0
+
+
+def waiting(tx: Transaction, user_nid: int, device_ids: Collection[str]) -> Mapping[str, tuple[int, int]]:
+    """Tell how many messages, and bytes, wait for each of a user's devices that has any."""
+    rows = tx.all(_WAITING, (user_nid, list(device_ids))) if device_ids else []
+    return {str(row[0]): (int(row[1]), int(row[2])) for row in rows}
+
+
+def keep_newest(tx: Transaction, user_nid: int, device_id: str, keep: int) -> int:
+    """Drop all messages for a device but the newest."""
+    return tx.execute(_KEEP_NEWEST, (user_nid, device_id, user_nid, device_id, keep))
 
 
 def count(tx: Transaction, user_nid: int, device_id: str) -> int:

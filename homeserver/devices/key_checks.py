@@ -5,6 +5,7 @@ Source: client-server-api/modules/end_to_end_encryption.md, "Key algorithms".
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from protocol.canonical_json import JsonObject, encode
@@ -14,6 +15,7 @@ from protocol.identifiers import DeviceID, UserID
 MAX_KEY_BYTES: Final = 4_096
 MAX_DEVICE_KEYS_BYTES: Final = 16_384
 MAX_ALGORITHMS: Final = 32
+_KEY_ID: Final = re.compile(r"[!-9;-~]{1,128}:[!-~]{1,126}")
 _SIGNED: Final = "signed_curve25519"
 _PLAIN: Final = "curve25519"
 
@@ -50,8 +52,8 @@ def check_key(key_id: str, key: object, where: str) -> tuple[str, str, bytes]:
     Raises:
         BadJson: the ID or the key has not the form of its algorithm.
     """
-    algorithm, colon, name = key_id.partition(":")
-    if not colon or not algorithm or not name or len(key_id) > 255:
+    algorithm, _, name = key_id.partition(":")
+    if _KEY_ID.fullmatch(key_id) is None:
         raise BadJson(f"{where}: {key_id[:80]} must be of the form algorithm:id")
     if algorithm == _PLAIN:
         good = isinstance(key, str)

@@ -71,6 +71,8 @@ class DeviceKeys:
     devices: UserDevices
     remote: RemoteKeys
     _counts: dict[tuple[int, str], KeyCounts] = Factory(dict)
+    _changes: int = 0
+    """Counts forgotten so far: what was read while it moved is not kept."""
 
     async def upload(self, session: Session, upload: Upload, now: int) -> Mapping[str, int]:
         """Store a device's keys and give the counts of its one-time keys.
@@ -91,7 +93,7 @@ class DeviceKeys:
         changed = await self.database.write(
             _store, session.user_nid, session.device_id, identity, one_time, fallback
         )
-        self._counts.pop((session.user_nid, session.device_id), None)
+        self._forget_counts(session.user_nid, session.device_id)
         if changed:
             await self.changed(session.user_id, session.device_id, deleted=False, now=now)
         return (await self.counts(session)).one_time
@@ -131,7 +133,10 @@ class DeviceKeys:
         key = (session.user_nid, session.device_id)
         found = self._counts.get(key)
         if found is None:
+            changes = self._changes
             found = await self.database.read(_read_counts, *key)
+            if changes != self._changes:
+                return found
             self._counts[key] = found
             if len(self._counts) > MAX_COUNTED:
                 del self._counts[next(iter(self._counts))]
@@ -164,7 +169,7 @@ class DeviceKeys:
 
     async def query(self, wanted: Mapping[UserID, Sequence[str]]) -> JsonObject:
         """Give identity keys of local users; no device IDs: all devices."""
-        nids = await self.nids.users(list(wanted)) if wanted else {}
+        nids = await self.nids.known_users(list(wanted))
         users = {nid: user for user, nid in nids.items()}
         found: dict[str, dict[str, Any]] = {}
         for row in await self.database.read(device_keys.keys_of, list(users)):
@@ -176,11 +181,12 @@ class DeviceKeys:
     async def claim(self, wanted: Mapping[UserID, Mapping[str, str]]) -> JsonObject:
         """Hand out one key for each device of local users, never the same twice."""
         found: dict[str, dict[str, Any]] = {}
-        for user_id, by_device in wanted.items():
-            user_nid = await self.nids.user(user_id)
-            for device_id, algorithm in by_device.items():
+        for user_id, user_nid in (await self.nids.known_users(list(wanted))).items():
+            for device_id, algorithm in wanted[user_id].items():
+                if "\0" in device_id or "\0" in algorithm:
+                    continue
                 key = await self.database.write(device_keys.claim, user_nid, device_id, algorithm)
-                self._counts.pop((user_nid, device_id), None)
+                self._forget_counts(user_nid, device_id)
                 if key is not None:
                     named = {f"{algorithm}:{key.key_id}": json.loads(key.key)}
                     found.setdefault(user_id, {})[device_id] = named
@@ -197,6 +203,10 @@ class DeviceKeys:
         by_device = {row.device_id: json.loads(row.keys) for row in keys}
         listed = [_listed(device_id, by_device.get(device_id)) for device_id in device_ids]
         return {"stream_id": stream_id, "devices": [each for each in listed if each is not None]}
+
+    def _forget_counts(self, user_nid: int, device_id: str) -> None:
+        self._changes += 1
+        self._counts.pop((user_nid, device_id), None)
 
     def _is_own(self, user_id: UserID) -> bool:
         return server_of(user_id) == self.server_name

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from attrs import Factory, define, frozen
+from twisted.logger import Logger
 
 from homeserver.devices.outbox import queued
 from homeserver.events.nids import Nids
@@ -30,6 +31,12 @@ from storage.transactions import Claim, TransactionKey
 ALL_DEVICES: Final = "*"
 MAX_MESSAGE_BYTES: Final = 65_536
 MAX_EMPTY: Final = 50_000
+MAX_WAITING: Final = 10_000
+"""Messages that wait for one device; past that the older half is dropped."""
+MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
+"""The same in bytes."""
+
+_log = Logger()
 
 Messages = Mapping[UserID, Mapping[str, JsonObject]]
 """Contents by user and device; the device `*` stands for all of the user's."""
@@ -62,6 +69,7 @@ class ToDeviceMessages:
     persister: Persister
     nids: Nids
     devices: UserDevices
+    max_waiting: int = MAX_WAITING
     _empty: dict[tuple[int, str], None] = Factory(dict)
     """Devices for which nothing waits."""
 
@@ -128,6 +136,14 @@ class ToDeviceMessages:
         if len(self._empty) > MAX_EMPTY:
             del self._empty[next(iter(self._empty))]
 
+    async def _make_place(self, user_nid: int, device_ids: Sequence[DeviceID]) -> None:
+        """Drop the older half of what waits for devices that do not fetch their post."""
+        waiting = await self.database.read(to_device.waiting, user_nid, device_ids)
+        for device_id, (count, size) in waiting.items():
+            if count >= self.max_waiting or size >= MAX_WAITING_BYTES:
+                await self.database.write(to_device.keep_newest, user_nid, device_id, count // 2)
+                _log.warn("dropped {count} old messages to a silent device", count=count - count // 2)
+
     async def _local(
         self, sender: UserID, event_type: str, messages: Messages
     ) -> tuple[list[Rows], list[NewEntry]]:
@@ -135,8 +151,12 @@ class ToDeviceMessages:
         entries: list[NewEntry] = []
         for user_id, by_device in messages.items():
             known = await self.devices.device_ids(user_id)
+            if not known:
+                continue
             user_nid = await self.nids.user(user_id)
-            for device_id, content in _addressed(by_device, known):
+            addressed = _addressed(by_device, known)
+            await self._make_place(user_nid, [device_id for device_id, _ in addressed])
+            for device_id, content in addressed:
                 event = dumps({"content": content, "sender": sender, "type": event_type})
                 if len(event) > MAX_MESSAGE_BYTES:
                     raise TooLarge(f"a message has more than {MAX_MESSAGE_BYTES} bytes")

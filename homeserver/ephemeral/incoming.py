@@ -8,7 +8,7 @@ Source: server-server-api.md, "EDUs" and the definitions of each type.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Protocol, TypeVar
+from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import msgspec
 from attrs import frozen
@@ -32,6 +32,7 @@ from protocol.identifiers import (
     parse_user_id,
     server_of,
 )
+from protocol.limits import MAX_INTEGER
 
 MAX_ITEMS: Final = 1_000
 """Users, receipts or devices looked at in one EDU."""
@@ -67,8 +68,8 @@ class _DeviceList(msgspec.Struct):
 
 
 class _ReceiptData(msgspec.Struct):
-    ts: int = 0
-    thread_id: str | None = None
+    ts: Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)] = 0
+    thread_id: Annotated[str, msgspec.Meta(max_length=255)] | None = None
 
 
 class _Receipt(msgspec.Struct):
@@ -122,19 +123,20 @@ class IncomingEdus:
     async def take_receipts(self, origin: ServerName, content: JsonObject, now: int) -> None:
         """Note how far users of the origin have read."""
         taken = 0
-        for room_text, by_type in content.items():
-            if not await self.rights.may_speak(origin, RoomID(room_text)):
+        for room_text, by_type in list(content.items())[:MAX_ITEMS]:
+            room_id = _room_id(room_text)
+            if room_id is None or not await self.rights.may_speak(origin, room_id):
                 continue
             by_user = by_type.get(READ) if isinstance(by_type, dict) else None
             for user_text, raw in by_user.items() if isinstance(by_user, dict) else ():
                 taken += 1
                 if taken > MAX_ITEMS:
                     return
-                await self._take_receipt(origin, room_text, user_text, raw)
+                await self._take_receipt(origin, room_id, user_text, raw)
 
-    async def _take_receipt(self, origin: ServerName, room_text: str, user_text: str, raw: object) -> None:
+    async def _take_receipt(self, origin: ServerName, room_id: RoomID, user_text: str, raw: object) -> None:
         try:
-            room_id, user_id = parse_room_id(room_text), parse_user_id(user_text)
+            user_id = parse_user_id(user_text)
             receipt = msgspec.convert(raw, _Receipt)
             event_id: EventID = parse_event_id(receipt.event_ids[-1])
         except (MatrixError, msgspec.ValidationError, IndexError):
@@ -152,13 +154,19 @@ class IncomingEdus:
 
     async def take_presence(self, origin: ServerName, content: JsonObject, now: int) -> None:
         """Note the presence of users of the origin."""
+        told: dict[UserID, _Presence] = {}
         for raw in _read(content, _Presences).push[:MAX_ITEMS]:
             try:
                 one = msgspec.convert(raw, _Presence)
                 user_id = parse_user_id(one.user_id)
             except (MatrixError, msgspec.ValidationError):
                 continue
-            if one.presence in STATES:
+            if one.presence in STATES and server_of(user_id) == origin:
+                told[user_id] = one
+        # Users who were never in a room with ours are nobody's to see.
+        known = await self.nids.known_users(list(told))
+        for user_id, one in told.items():
+            if user_id in known:
                 last = now - max(0, one.last_active_ago)
                 status = one.status_msg[:1024] if one.status_msg is not None else None
                 state = PresenceState(one.presence, status, last, one.currently_active)
@@ -174,8 +182,16 @@ class IncomingEdus:
     async def take_device_list(self, origin: ServerName, content: JsonObject, now: int) -> None:
         """Note that the devices or keys of a user of the origin changed."""
         user_id = parse_user_id(_read(content, _DeviceList).user_id)
-        if server_of(user_id) == origin:
-            await self.keys.remote_changed(await self.nids.user(user_id))
+        user_nid = (await self.nids.known_users([user_id])).get(user_id)
+        if server_of(user_id) == origin and user_nid is not None:
+            await self.keys.remote_changed(user_nid)
+
+
+def _room_id(text: str) -> RoomID | None:
+    try:
+        return parse_room_id(text)
+    except MatrixError:
+        return None
 
 
 def _read(content: JsonObject, kind: type[E]) -> E:

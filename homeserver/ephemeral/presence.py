@@ -29,7 +29,7 @@ from protocol.identifiers import ServerName, UserID, server_of
 SILENCE_MS = 60_000
 """A device that has not been heard of for so long is offline."""
 IDLE_MS = 300_000
-"""A user who has done nothing for so long is unavailable."""
+"""How far the time of the last activity that others are told may lie behind."""
 MAX_STATUS = 1024
 
 

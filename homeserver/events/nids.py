@@ -142,6 +142,13 @@ class Nids:
             self._remember_users(fresh)
         return {user_id: fresh[user_id] if user_id in fresh else self._users[user_id] for user_id in user_ids}
 
+    async def known_users(self, user_ids: Collection[UserID]) -> dict[UserID, int]:
+        """Give the numbers of those users that have one: strangers named by others leave no trace."""
+        missing = [user_id for user_id in user_ids if user_id not in self._users]
+        if missing:
+            self._remember_users(await self._database.read(nids.users, missing))
+        return {user_id: self._users[user_id] for user_id in user_ids if user_id in self._users}
+
     async def user_ids(self, user_nids: Iterable[int]) -> dict[int, UserID]:
         """Give the users of numbers; numbers never handed out are absent."""
         wanted = set(user_nids)
