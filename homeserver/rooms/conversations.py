@@ -1,7 +1,8 @@
 """Private conversations: the one room of two users, found or made, never made twice.
 
 A private conversation is a room of which both are members (or one is still invited) and which either of
-them holds under the other's name in `m.direct`.
+them holds under the other's name in `m.direct`. What the other holds counts only if nobody else is in that
+room: nobody can lead a user's words to them before an audience.
 
 Source: protocol/spec.md, "Messages"; client-server-api/modules/dm.md.
 """
@@ -56,15 +57,17 @@ class Conversations:
 
     async def find(self, user_id: UserID, other: UserID) -> RoomID | None:
         """Give the private conversation of two users, None if there is none."""
-        candidates = list(_rooms_with(await self.direct.get(user_id), other))
-        if server_of(other) == self.server_name:
-            candidates += _rooms_with(await self.direct.get(other), user_id)
-        for room_id in candidates:
-            if await self._is_conversation(room_id, user_id, other):
+        for room_id in _rooms_with(await self.direct.get(user_id), other):
+            if await self._is_conversation(room_id, user_id, other, alone=False):
+                return room_id
+        if server_of(other) != self.server_name:
+            return None
+        for room_id in _rooms_with(await self.direct.get(other), user_id):
+            if await self._is_conversation(room_id, user_id, other, alone=True):
                 return room_id
         return None
 
-    async def _is_conversation(self, room_id: RoomID, user_id: UserID, other: UserID) -> bool:
+    async def _is_conversation(self, room_id: RoomID, user_id: UserID, other: UserID, *, alone: bool) -> bool:
         room_nid = await self.nids.room(room_id)
         if room_nid is None:
             return False
@@ -72,7 +75,7 @@ class Conversations:
             head = await self.heads.get(room_nid)
         except NotFound:
             return False
-        if user_id not in head.local_members:
+        if user_id not in head.local_members or (alone and sum(head.servers.values()) > 2):
             return False
         return await membership_in(head, other) in _HERE
 

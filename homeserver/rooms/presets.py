@@ -66,8 +66,7 @@ def power_levels(
     """Give the content of the first power levels; `trusted` users get the creator's level.
 
     Raises:
-        InvalidRoomState: the override names a creator where creators stand above levels, or lowers
-            the tombstone to what others reach.
+        InvalidRoomState: the override names a creator where creators stand above levels.
     """
     users = {} if version.privileged_creators else dict.fromkeys((creator, *trusted), CREATOR_LEVEL)
     tombstone = TOMBSTONE_LEVEL if version.privileged_creators else CREATOR_LEVEL
