@@ -29,7 +29,8 @@ _CLAIM = (
 _PUT_FALLBACK = (
     "INSERT INTO fallback_keys (user_nid, device_id, algorithm, key_id, key, used) VALUES (?, ?, ?, ?, ?, 0)"
     " ON CONFLICT (user_nid, device_id, algorithm) DO UPDATE SET key_id = excluded.key_id,"
-    " key = excluded.key, used = CASE WHEN fallback_keys.key = excluded.key THEN fallback_keys.used ELSE 0 END"
+    " key = excluded.key,"
+    " used = CASE WHEN fallback_keys.key = excluded.key THEN fallback_keys.used ELSE 0 END"
 )
 _USE_FALLBACK = (
     "UPDATE fallback_keys SET used = 1 WHERE user_nid = ? AND device_id = ? AND algorithm = ?"
