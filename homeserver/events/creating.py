@@ -92,6 +92,18 @@ class _Beginning:
         return StateChange(applied.root, applied.nodes, clock)
 
 
+@define(eq=False)
+class _Moments:
+    """Gives each moment once: two rooms begun alike at one moment would have one ID where it is a hash."""
+
+    _last: int = 0
+
+    def take(self, now: int) -> int:
+        """Give `now`, or the first moment after it that was not given out."""
+        self._last = max(now, self._last + 1)
+        return self._last
+
+
 @frozen(eq=False)
 class NewRooms:
     """Make rooms on this server."""
@@ -99,6 +111,7 @@ class NewRooms:
     _preparation: Preparation
     _persister: Persister
     _author: Author
+    _moments: _Moments = field(factory=_Moments)
 
     async def create(
         self,
@@ -114,6 +127,8 @@ class NewRooms:
         event; all others get the room's ID here. Raises `Forbidden` when the rules refuse one of them: then
         there is no room.
         """
+        if version.room_id_is_create_hash:
+            now = self._moments.take(now)
         rooms = self._preparation.nids.new_rooms
         await rooms.ready(1)
         place = Place(RoomID(""), rooms.take(), version, HeadMark(0, 0, ()), (), EMPTY_ROOT)
