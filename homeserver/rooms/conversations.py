@@ -17,7 +17,7 @@ from attrs import Factory, frozen
 from homeserver.events.heads import Heads
 from homeserver.events.nids import Nids
 from homeserver.rooms.creation import Creation, RoomSpec
-from homeserver.rooms.membership import membership_in
+from homeserver.rooms.membership import Memberships, Target, membership_in
 from homeserver.rooms.ports import DirectRooms
 from homeserver.rooms.presets import Preset
 from homeserver.turns import Turns
@@ -35,11 +35,12 @@ class Conversations:
     heads: Heads
     nids: Nids
     creation: Creation
+    memberships: Memberships
     direct: DirectRooms
     _turns: Turns[tuple[UserID, ...]] = Factory(Turns)
 
     async def with_user(self, user_id: UserID, other: UserID, now: int) -> RoomID:
-        """Give the private conversation of two users, making it if there is none.
+        """Give the private conversation of two users, making it if there is none, with `user_id` in it.
 
         Raises:
             InvalidParam: a user cannot have one with themselves.
@@ -51,7 +52,10 @@ class Conversations:
         await self._turns.take(pair)
         try:
             found = await self.find(user_id, other)
-            return found if found is not None else await self._make(user_id, other, now)
+            if found is None:
+                return await self._make(user_id, other, now)
+            await self.memberships.join(user_id, Target(found), {}, now)
+            return found
         finally:
             self._turns.give(pair)
 
@@ -75,9 +79,12 @@ class Conversations:
             head = await self.heads.get(room_nid)
         except NotFound:
             return False
-        if user_id not in head.local_members or (alone and sum(head.servers.values()) > 2):
+        if not head.local_members:
             return False
-        return await membership_in(head, other) in _HERE
+        found = [await membership_in(head, user_id), await membership_in(head, other)]
+        if alone and sum(head.servers.values()) > found.count("join"):
+            return False
+        return "join" in found and _HERE.issuperset(found)
 
     async def _make(self, user_id: UserID, other: UserID, now: int) -> RoomID:
         spec = RoomSpec(

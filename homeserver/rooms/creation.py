@@ -20,7 +20,7 @@ from homeserver.rooms.published import Published
 from protocol.canonical_json import JsonObject
 from protocol.errors import BadJson, Forbidden, InvalidParam, InvalidRoomState
 from protocol.events import EventDraft
-from protocol.identifiers import RoomAlias, RoomID, ServerName, UserID
+from protocol.identifiers import RoomAlias, RoomID, ServerName, UserID, server_of
 from protocol.room_versions import RoomVersion, get_room_version
 
 MAX_INVITES = 100
@@ -77,10 +77,14 @@ class Creation:
         Raises:
             InvalidRoomState: the events asked for break the rules of the room.
             RoomInUse: the alias is taken.
+            NotFound: an invited user of this server does not exist.
         """
         _check(spec)
         if spec.alias is not None:
             await self.aliases.require_free(spec.alias)
+        for user_id in spec.invite:
+            if server_of(user_id) == self.server_name:
+                await self.inviting.require_account(user_id)
         profile = await self.profiles.member_fields(spec.creator)
         room_id = None if spec.version.room_id_is_create_hash else self._new_room_id()
         drafts = list(_drafts(spec, room_id, profile))

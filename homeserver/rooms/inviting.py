@@ -91,12 +91,16 @@ class Inviting:
             draft = EventDraft(room_id, "m.room.member", sender, content, state_key=target)
             await self.remote.send(head, draft, now)
             return
-        if not await self.users.exists(target):
-            raise NotFound(f"There is no user {target}")
+        await self.require_account(target)
         content = {**await self.profiles.member_fields(target), **content}
         await self.events.send(
             EventDraft(room_id, "m.room.member", sender, content, state_key=target), now=now
         )
+
+    async def require_account(self, user_id: UserID) -> None:
+        """Raise `NotFound` for a user of this server who does not exist."""
+        if not await self.users.exists(user_id):
+            raise NotFound(f"There is no user {user_id}")
 
 
 async def head_of(heads: Heads, nids: Nids, room_id: RoomID) -> RoomHead:

@@ -23,6 +23,8 @@ from protocol.canonical_json import JsonObject
 from protocol.errors import Forbidden, MatrixError
 from protocol.events import Event, EventDraft
 from protocol.identifiers import RoomID, UserID
+from protocol.limits import MAX_INTEGER
+from protocol.power_levels import parse_level
 from protocol.room_versions import RoomVersion
 
 TOMBSTONE: Final = "m.room.tombstone"
@@ -149,7 +151,9 @@ def _copied(
             continue
         content = dict(event.content)
         if event_type == "m.room.power_levels":
-            content = levels_for(version, content, creators, old[("m.room.create", "")])
+            content = levels_for(
+                version, _in_integers(content, event.version), creators, old[("m.room.create", "")]
+            )
         yield InitialState(event_type, content)
 
 
@@ -176,3 +180,20 @@ def levels_for(
             levels.setdefault(old_create.sender, 100)
     content["users"] = levels
     return content
+
+
+def _in_integers(content: Mapping[str, Any], version: RoomVersion) -> JsonObject:
+    """Give an old room's levels as the integers its version read; what it could not read is left out."""
+
+    def read(value: object) -> int | None:
+        level = parse_level(value, version)
+        return level if level is None or -MAX_INTEGER <= level <= MAX_INTEGER else None
+
+    levels: JsonObject = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            found = {key: read(each) for key, each in value.items()}
+            levels[name] = {key: level for key, level in found.items() if level is not None}
+        elif (level := read(value)) is not None:
+            levels[name] = level
+    return levels

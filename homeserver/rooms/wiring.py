@@ -75,6 +75,6 @@ def make_rooms(
         Messages(core.events, aliases),
         Upgrades(heads, nids, core.state, core.events, creation, aliases, published),
         forgetting,
-        Conversations(server_name, heads, nids, creation, direct),
+        Conversations(server_name, heads, nids, creation, memberships, direct),
         OwnMembers(memberships, forgetting),
     )
