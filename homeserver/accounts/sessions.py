@@ -156,6 +156,10 @@ class Sessions:
             self._stores.last_seen.note(SeenRow(requester.user_nid, requester.device_id, now, ip, user_agent))
         return requester
 
+    def expires(self, token: str, now: int) -> int | None:
+        """Tell when an access token ends, in milliseconds; None: with its session. Raises UnknownToken."""
+        return self._key.read(token, now).expires
+
     async def _check(self, token: str, now: int) -> CachedToken:
         """Check a token against its session in the database."""
         claims = self._key.read(token, now)

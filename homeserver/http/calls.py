@@ -154,9 +154,12 @@ class Response:
 
 @frozen(eq=False)
 class TakeOver:
-    """The connection itself is taken over (a WebSocket): `start` gets the transport's own request."""
+    """The connection itself is taken over (a WebSocket): `start` gets the transport's own request.
 
-    start: Callable[[Any], None]
+    What `start` gives instead is a refusal, answered as any other.
+    """
+
+    start: Callable[[Any], Response | None]
 
 
 Reply = dict[str, Any] | Json | Response | TakeOver

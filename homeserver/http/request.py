@@ -93,6 +93,11 @@ class HttpRequest(http.Request):
         self._closed = False
         self._running: Deferred[None] | None = None
 
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """Give the dispatcher of this listener, for frames on a connection that is taken over."""
+        return self._settings.dispatcher
+
     # Called by Twisted's channel as the request comes in.
 
     def gotLength(self, length: int | None) -> None:
@@ -223,7 +228,9 @@ class HttpRequest(http.Request):
             return
         if isinstance(response, TakeOver):
             self.content = BytesIO(body)
-            response.start(self)
+            refusal = response.start(self)
+            if refusal is not None:
+                self._write(refusal)
         else:
             self._write(response)
 

@@ -86,18 +86,34 @@ class SessionFeed:
         here = EphemeralPlace(ephemeral.ring, ephemeral.position)
         return since.pos == self._feed.position and since.place == here
 
+    async def require_known(self, since: SyncToken) -> None:
+        """Raise UnknownPos for a token of another epoch or the future."""
+        await require_known(since.epoch, since.pos, self._epoch, self._feed)
+
+    async def received(self, session: Session, device: int) -> None:
+        """Drop the to-device messages up to `device`: the client has them."""
+        await self._parts.personal.acknowledge(session, device)
+
     async def delta(
-        self, session: Session, since: SyncToken | None, options: Options = DEFAULT_OPTIONS, *, now: int
+        self,
+        session: Session,
+        since: SyncToken | None,
+        options: Options = DEFAULT_OPTIONS,
+        *,
+        now: int,
+        keep_messages: bool = False,
     ) -> Delta:
         """Give what changed for a session; raise UnknownPos for a token of another epoch or the future.
 
-        The to-device messages that `since` contains are dropped: the client has them.
+        The to-device messages that `since` contains are dropped, since the client has them, unless they
+        are to be kept until it says so (`received`).
         """
         if since is None:
             self._parts.sent.forget(session)
         else:
-            await require_known(since.epoch, since.pos, self._epoch, self._feed)
-            await self._parts.personal.acknowledge(session, since)
+            await self.require_known(since)
+            if not keep_messages:
+                await self.received(session, since.device)
         moment = await self._moment(session, since, options, now)
         data = await self._parts.personal.account_data(session, moment.personal)
         typing = self._typing(moment)

@@ -17,7 +17,6 @@ from homeserver.sync.rooms import Shown
 from homeserver.sync.session import Session
 from homeserver.sync.sources import Personal
 from homeserver.sync.suppliers import AccountData, AccountDatum, DeviceKeys, ToDevice
-from homeserver.sync.tokens import SyncToken
 from storage.feed import Kind
 
 MAX_TO_DEVICE = 100
@@ -42,10 +41,10 @@ class PersonalParts:
         }
         return await self._account_data.changed(session.user_nid, refs) if refs else ()
 
-    async def acknowledge(self, session: Session, since: SyncToken) -> None:
-        """Drop the to-device messages that the client has shown to have."""
-        if since.device > 0:
-            await self._to_device.delete(session, since.device)
+    async def acknowledge(self, session: Session, device: int) -> None:
+        """Drop the to-device messages up to `device`: the client has shown to have them."""
+        if device > 0:
+            await self._to_device.delete(session, device)
 
     async def to_device(self, session: Session, after: int) -> tuple[bytes, int]:
         """Give messages to the device as bytes, and the number of the last one contained."""

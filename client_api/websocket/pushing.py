@@ -1,0 +1,191 @@
+"""Pushing what changed: deltas built only when the client can take them, from where it stopped.
+
+Nothing is queued for a slow client but the rest of one delta, not yet encoded. To-device messages are
+dropped only when the frame that had them is acknowledged.
+
+Source: protocol/spec.md, "Sync frames" and "Flow control"; security W5.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+from attrs import Factory, define, frozen
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+
+from homeserver.background import run_in_background
+from homeserver.clock import Clock
+from homeserver.sync.delta import Delta
+from homeserver.sync.feed import SessionFeed
+from homeserver.sync.long_poll import LongPoll
+from homeserver.sync.room_parts import RoomPart
+from homeserver.sync.session import Options, Session
+from homeserver.sync.tokens import SyncToken
+from homeserver.sync.waiting import Subscription, Waiters
+from protocol.session import Window
+
+log = Logger()
+
+GROUP_BYTES = 32_768
+"""Rooms of a large delta are sent together up to about so many bytes."""
+RETRY_SECONDS = 2.0
+"""How long to wait after a delta could not be built."""
+
+
+@frozen(eq=False)
+class Feeding:
+    """What all pushers share."""
+
+    feed: SessionFeed
+    polls: LongPoll
+    """Computes first syncs, few at a time."""
+    waiters: Waiters
+    clock: Clock
+
+
+@define(eq=False)
+class _Cut:
+    """The rest of a delta that is on its way: groups of rooms, the most recent first."""
+
+    delta: Delta
+    groups: deque[list[RoomPart]]
+
+    @classmethod
+    def of(cls, delta: Delta) -> _Cut:
+        return cls(delta, deque(_groups(delta.by_recency())) or deque([[]]))
+
+    def next(self) -> bytes:
+        """Encode the next frame; all that is no room goes with the last."""
+        rooms = self.groups.popleft()
+        return self.delta.frame(rooms, last=not self.groups)
+
+
+@define(eq=False)
+class Pusher:
+    """Pushes to one client."""
+
+    _feeding: Feeding
+    _session: Session
+    _options: Options
+    _window: Window
+    _send: Callable[[bytes], None]
+    _at: SyncToken | None
+    """Where the client is once all is sent; None: it has nothing."""
+    _writable: bool = True
+    _rest: _Cut | None = None
+    _contained: deque[tuple[int, int]] = Factory(deque)
+    """Frames with to-device messages that are not acknowledged: `seq`, and the last message contained."""
+    _subscription: Subscription | None = None
+    _running: bool = False
+    _news: bool = False
+    _keeps_messages: bool = False
+    _stopped: bool = False
+
+    def start(self) -> None:
+        """Begin to push."""
+        self._subscription = self._feeding.waiters.subscribe(self._session.user_nid, self.wake)
+        self.wake()
+
+    def stop(self) -> None:
+        """Push no more."""
+        self._stopped = True
+        self._rest = None
+        if self._subscription is not None:
+            self._subscription.cancel()
+
+    @property
+    def last_sent(self) -> int:
+        """Tell the `seq` of the last frame."""
+        return self._window.last_sent
+
+    def wake(self) -> None:
+        """Note that there may be something new, and push it as soon as the client can take it."""
+        self._news = True
+        self._go_on()
+
+    def acknowledge(self, seq: int) -> None:
+        """Free the window up to a frame; raises `BadJson` for one never sent."""
+        self._window.acknowledge(seq)
+        device = 0
+        while self._contained and self._contained[0][0] <= seq:
+            device = self._contained.popleft()[1]
+        if device:
+            run_in_background(self._feeding.feed.received(self._session, device), "dropping messages")
+        self._go_on()
+
+    def pause(self) -> None:
+        """Wait: the socket takes no more."""
+        self._writable = False
+
+    def resume(self) -> None:
+        """Go on: the socket takes bytes again."""
+        self._writable = True
+        self._go_on()
+
+    def _may_send(self) -> bool:
+        has_work = self._news or self._rest is not None
+        return has_work and self._writable and not self._stopped and self._window.is_open
+
+    def _go_on(self) -> None:
+        if not self._running and self._may_send():
+            self._running = True
+            run_in_background(self._push(), "pushing to a WebSocket")
+
+    async def _push(self) -> None:
+        try:
+            while self._may_send():
+                if self._rest is None:
+                    self._news = False
+                    self._rest = await self._build()
+                if self._rest is not None and self._may_send():
+                    self._send_next(self._rest)
+        except CancelledError:
+            raise
+        except Exception:
+            log.failure("a delta could not be built")
+            self._feeding.clock.call_later(RETRY_SECONDS, self.wake)
+        finally:
+            self._running = False
+
+    async def _build(self) -> _Cut | None:
+        """Compute what is new since the last delta; None: nothing."""
+        feed, at = self._feeding.feed, self._at
+        if at is None:
+            delta = await self._feeding.polls.sync(self._session, None, self._options, 0)
+        elif feed.is_still(at):
+            return None
+        else:
+            now, keep = self._feeding.clock.now_ms(), self._keeps_messages
+            delta = await feed.delta(self._session, at, self._options, now=now, keep_messages=keep)
+        self._keeps_messages = True
+        if at is not None and delta.is_empty:
+            self._at = delta.next_batch
+            return None
+        return None if self._stopped else _Cut.of(delta)
+
+    def _send_next(self, rest: _Cut) -> None:
+        """Send the next frame of a delta."""
+        frame = rest.next()
+        seq = self._window.send(len(frame))
+        self._send(b'{"type":"sync","seq":%d%b%b' % (seq, b"," if len(frame) > 2 else b"", frame[1:]))
+        if rest.groups:
+            return
+        device = rest.delta.next_batch.device
+        if device != (0 if self._at is None else self._at.device):
+            self._contained.append((seq, device))
+        self._at, self._rest = rest.delta.next_batch, None
+
+
+def _groups(rooms: Iterable[RoomPart]) -> Iterator[list[RoomPart]]:
+    group: list[RoomPart] = []
+    size = 0
+    for room in rooms:
+        if group and size + len(room.body) > GROUP_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(room)
+        size += len(room.body)
+    if group:
+        yield group
