@@ -50,6 +50,8 @@ class Presences:
     sharing: RoomSharing
     send_edu: SendEdu
     _devices: dict[UserID, dict[str, _Device]] = Factory(dict)
+    _untold: dict[UserID, PresenceState] = Factory(dict)
+    """The newest presence of users whose rooms are being read."""
     _armed: bool = False
 
     def heard(self, user_id: UserID, device: str, presence: str = ONLINE) -> None:
@@ -99,7 +101,7 @@ class Presences:
         return self.ring.presence_of(user_id) or PresenceState()
 
     def _merge(self, user_id: UserID, *, active: bool) -> None:
-        present = self.get(user_id)
+        present = self._untold.get(user_id) or self.get(user_id)
         devices = self._devices.get(user_id, {})
         merged = merge(each.presence for each in devices.values())
         last = self.clock.now_ms() if active else present.last_active
@@ -110,11 +112,17 @@ class Presences:
             self.ring.set_presence(user_id, state)
 
     def _publish(self, user_id: UserID, state: PresenceState) -> None:
-        run_in_background(self._tell(user_id, state), "telling presence")
+        is_telling = user_id in self._untold
+        self._untold[user_id] = state
+        if not is_telling:
+            run_in_background(self._tell(user_id), "telling presence")
 
-    async def _tell(self, user_id: UserID, state: PresenceState) -> None:
-        """Show a presence to those who share a room, here and on other servers."""
-        await self.sharing.load(user_id)
+    async def _tell(self, user_id: UserID) -> None:
+        """Show a user's latest presence to those who share a room, here and on other servers."""
+        try:
+            await self.sharing.load(user_id)
+        finally:
+            state = self._untold.pop(user_id)
         self.ring.set_presence(user_id, state)
         if server_of(user_id) == self.server_name:
             content = {"push": [{"user_id": user_id, **self.ring.content(state)}]}
