@@ -1,0 +1,256 @@
+"""Typing, receipts and presence: who may tell what of whom, and what is bounded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from homeserver.ephemeral.presence import SILENCE_MS
+from homeserver.ephemeral.receipts import READ, READ_PRIVATE, Mark
+from homeserver.ephemeral.ring import OFFLINE, ONLINE, UNAVAILABLE, merge
+from homeserver.ephemeral.typing import MAX_TYPING_MS, MAX_USERS
+from protocol.errors import Forbidden, InvalidParam, MatrixError, NotFound
+from protocol.identifiers import DeviceID, EventID, RoomID, ServerName, UserID
+from storage.feed import Kind
+from tests.homeserver.ephemeral.helpers import OTHER, PHONE, STRANGER, ZOE, Place, start_place
+from tests.homeserver.events.helpers import ALICE, BOB, NOW, membership
+from tests.storage.helpers import SqliteCase
+
+THIRD = ServerName("third.test")
+DESK = DeviceID("DESK")
+CAROL = UserID("@carol:plait.test")
+
+
+class PassingCase(SqliteCase):
+    """A room with three members."""
+
+    place: Place
+
+    async def setUp(self) -> None:
+        """Start the services."""
+        await super().setUp()
+        self.place = await start_place(self.database)
+        self.ring = self.place.passing.ring
+
+
+class TypingTest(PassingCase):
+    """`TypingUsers`."""
+
+    def _typing(self) -> set[UserID]:
+        return set(self.ring.typing_in(self.place.room_nid))
+
+    async def test_local(self) -> None:
+        """A member types, is told of to other servers once, and stops by himself (security: D8)."""
+        typing = self.place.passing.typing
+        for _ in range(3):
+            await typing.set_local(ALICE, self.place.room_nid, 10**9)
+        self.assertEqual(self._typing(), {ALICE})
+        self.assertEqual([edu[:2] for edu in self.place.world.edus], [(frozenset({OTHER}), "m.typing")])
+        position = self.ring.position
+        self.place.time.pump([1] * (MAX_TYPING_MS // 1000 + 2))
+        self.assertEqual(self._typing(), set())
+        self.assertEqual(self.ring.position, position + 1)
+        self.assertFalse(self.place.world.edus[-1][2]["typing"])
+        self.assertEqual(self.place.time.getDelayedCalls(), [])
+
+    async def test_outsiders(self) -> None:
+        """Who is not in the room does not type there (security: F8)."""
+        with self.assertRaises(Forbidden):
+            await self.place.passing.typing.set_local(CAROL, self.place.room_nid, 1000)
+        for origin, user_id in (
+            (OTHER, STRANGER),
+            (THIRD, ZOE),
+            (OTHER, ALICE),
+            (THIRD, UserID("@x:third.test")),
+        ):
+            content = {"room_id": self.place.room_id, "user_id": user_id, "typing": True}
+            await self.place.take("m.typing", content, origin)
+        self.assertEqual(self._typing(), set())
+        await self.place.take("m.typing", {"room_id": self.place.room_id, "user_id": ZOE, "typing": True})
+        self.assertEqual(self._typing(), {ZOE})
+
+    async def test_silenced(self) -> None:
+        """A server that the room's ACL silences is not heard (security: F8)."""
+        self.place.world.silenced = True
+        content = {"room_id": self.place.room_id, "user_id": ZOE, "typing": True}
+        await self.place.take("m.typing", content)
+        self.assertEqual(self._typing(), set())
+
+    async def test_bound(self) -> None:
+        """A room shows so many as typing and no more (security: D8)."""
+        for number in range(MAX_USERS + 20):
+            user_id = UserID(f"@u{number}:plait.test")
+            await self.place.core.events.send(membership(self.place.room_id, user_id, "join"), now=NOW)
+            await self.place.passing.typing.set_local(user_id, self.place.room_nid, 1000)
+        self.assertEqual(len(self._typing()), MAX_USERS)
+        self.place.time.pump([1, 1, 1])
+
+
+class ReceiptsTest(PassingCase):
+    """`ReadReceipts`."""
+
+    async def _receipts(self) -> list[tuple[UserID, EventID, str | None]]:
+        found = await self.place.passing.receipts.of({self.place.room_nid: None})
+        return [(each.user_id, each.event_id, each.thread_id) for each in found.get(self.place.room_nid, ())]
+
+    async def test_local(self) -> None:
+        """A receipt is kept, told to other servers unless private, and the same again says nothing."""
+        receipts, room_id = self.place.passing.receipts, self.place.room_id
+        mark = Mark(READ, self.place.event_id)
+        await receipts.set_local(ALICE, room_id, mark, NOW)
+        before = self.place.core.feed.position
+        await receipts.set_local(ALICE, room_id, mark, NOW + 1)
+        self.assertEqual(self.place.core.feed.position, before)
+        await receipts.set_local(BOB, room_id, Mark(READ_PRIVATE, self.place.event_id), NOW)
+        self.assertEqual(len(await self._receipts()), 2)
+        ((servers, edu_type, content),) = self.place.world.edus
+        self.assertEqual((servers, edu_type), ({OTHER}, "m.receipt"))
+        self.assertEqual(content[room_id][READ][ALICE]["event_ids"], [self.place.event_id])
+
+    async def test_refuse(self) -> None:
+        """Receipts are for members, events of the room, and kinds that exist."""
+        receipts, room_id, good = self.place.passing.receipts, self.place.room_id, self.place.event_id
+        for error, user_id, mark, where in (
+            (Forbidden, CAROL, Mark(READ, good), room_id),
+            (Forbidden, ALICE, Mark(READ, good), RoomID("!no:plait.test")),
+            (NotFound, ALICE, Mark(READ, EventID("$other")), room_id),
+            (InvalidParam, ALICE, Mark("m.other", good), room_id),
+            (InvalidParam, ALICE, Mark(READ, good, ""), room_id),
+        ):
+            with self.assertRaises(error):
+                await receipts.set_local(user_id, where, mark, NOW)
+
+    async def test_remote(self) -> None:
+        """Of an EDU with foreign and malformed receipts only the good land (security: F8)."""
+        good = {"event_ids": [self.place.event_id], "data": {"ts": 5, "thread_id": "main"}}
+        users = {
+            ZOE: good,
+            ALICE: good,
+            STRANGER: good,
+            "@x:third.test": good,
+            "nonsense": good,
+            "@a:other.test": {"event_ids": []},
+            "@b:other.test": {"event_ids": [3]},
+            "@c:other.test": {**good, "data": {"ts": 2**80}},
+            "@d:other.test": {**good, "data": {"thread_id": "x" * 300}},
+            "@e:other.test": None,
+        }
+        rooms: dict[str, Any] = {
+            "!no\0room": {READ: users},
+            "!unknown:other.test": {READ: users},
+            "nonsense": {READ: users},
+            self.place.room_id: {READ: users, "m.read.private": {ZOE: good}, "x": 3},
+        }
+        await self.place.take("m.receipt", rooms)
+        await self.place.take("m.receipt", {self.place.room_id: []})
+        self.assertEqual(await self._receipts(), [(ZOE, self.place.event_id, "main")])
+
+    async def test_same_event(self) -> None:
+        """A flood of one receipt writes one (security: D8)."""
+        content = {self.place.room_id: {READ: {ZOE: {"event_ids": [self.place.event_id]}}}}
+        before = self.place.core.feed.position
+        for _ in range(20):
+            await self.place.take("m.receipt", content)
+        self.assertEqual(await self.place.entries(Kind.RECEIPT, before), 1)
+
+
+class PresenceTest(PassingCase):
+    """`Presences`."""
+
+    async def _settle(self) -> None:
+        for _ in range(10):
+            await self.place.core.database.read(lambda tx: tx.one("SELECT 1", ()))
+
+    async def test_merge(self) -> None:
+        """A user is as present as the most present device."""
+        self.assertEqual(merge([OFFLINE, UNAVAILABLE, ONLINE]), ONLINE)
+        self.assertEqual(merge([OFFLINE, UNAVAILABLE]), UNAVAILABLE)
+        self.assertEqual(merge([]), OFFLINE)
+
+    async def test_local(self) -> None:
+        """A device that syncs makes its user present, and one that falls silent goes away."""
+        presences = self.place.passing.presences
+        presences.heard(ALICE, PHONE)
+        presences.heard(ALICE, DESK, UNAVAILABLE)
+        await self._settle()
+        self.assertEqual(presences.get(ALICE).presence, ONLINE)
+        self.assertEqual(self.place.world.edus[0][:2], (frozenset({OTHER}), "m.presence"))
+        presences.gone(ALICE, PHONE)
+        await self._settle()
+        self.assertEqual(presences.get(ALICE).presence, UNAVAILABLE)
+        self.place.time.pump([1] * (SILENCE_MS // 500 + 2))
+        await self._settle()
+        self.assertEqual(presences.get(ALICE).presence, OFFLINE)
+        self.assertEqual(self.place.time.getDelayedCalls(), [])
+
+    async def test_gone_at_once(self) -> None:
+        """A device that comes and goes leaves nobody online; a burst is told once (security: D8)."""
+        for _ in range(50):
+            self.place.passing.presences.heard(ALICE, PHONE)
+            self.place.passing.presences.gone(ALICE, PHONE)
+        await self._settle()
+        self.assertEqual(self.place.passing.presences.get(ALICE).presence, OFFLINE)
+        self.assertEqual(len(self.place.world.edus), 1)
+
+    async def test_unchanged(self) -> None:
+        """A device that goes on syncing tells nobody anything (security: D8)."""
+        for _ in range(100):
+            self.place.passing.presences.heard(ALICE, PHONE)
+            await self._settle()
+        self.assertEqual(len(self.place.world.edus), 1)
+
+    async def test_refuse(self) -> None:
+        """Presences that do not exist and messages that are too long are refused."""
+        presences = self.place.passing.presences
+        for presence, status in (("away", None), (ONLINE, "x" * 2000)):
+            with self.assertRaises(InvalidParam):
+                presences.set_local(ALICE, PHONE, presence, status)
+
+    async def test_remote(self) -> None:
+        """A server tells of its own users, and of those only whom rooms here know (security: F8, D8)."""
+        state = {"presence": ONLINE, "last_active_ago": 5}
+        users = (ZOE, ALICE, STRANGER, "@x:third.test", "nonsense", 3)
+        push: list[Any] = [{"user_id": user, **state} for user in users]
+        push += [{"user_id": ZOE}, None, {"user_id": ZOE, "presence": "x"}]
+        await self.place.take("m.presence", {"push": push})
+        await self._settle()
+        for user in (ALICE, STRANGER, UserID("@x:third.test")):
+            self.assertIsNone(self.ring.presence_of(user))
+        self.assertEqual(self.place.passing.presences.get(ZOE).presence, ONLINE)
+        self.assertEqual(await self.place.core.nids.known_users([STRANGER]), {})
+
+    async def test_who_sees(self) -> None:
+        """Presence is shown to those who share a room, and to the user (security: F8)."""
+        await self.place.take("m.presence", {"push": [{"user_id": ZOE, "presence": ONLINE}]})
+        await self._settle()
+        self.assertEqual(len(self.ring.presence(await self.place.session(ALICE), None)), 1)
+        self.assertEqual(self.ring.presence(await self.place.session(CAROL), None), [])
+
+
+class NonsenseTest(PassingCase):
+    """EDUs of any content."""
+
+    async def test_nonsense(self) -> None:
+        """No content of an EDU raises anything but a refusal (security: F8, F16)."""
+        inner = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=6)
+        value = st.recursive(
+            inner, lambda each: st.lists(each, max_size=2) | st.dictionaries(st.text(max_size=6), each)
+        )
+        names = ("room_id", "user_id", "typing", "push", "sender", "type", "message_id", "messages")
+        keys = st.sampled_from((*names, self.place.room_id, "m.read", ZOE, "!a\0:b"))
+        samples: list[dict[str, Any]] = []
+
+        @settings(max_examples=40, deadline=None, database=None)
+        @given(st.dictionaries(keys, value | st.sampled_from((ZOE, self.place.room_id)), max_size=5))
+        def collect(content: dict[str, Any]) -> None:
+            samples.append(content)
+
+        collect()
+        for content in samples:
+            for edu_type in self.place.passing.incoming.handlers():
+                try:
+                    await self.place.take(edu_type, content)
+                except MatrixError:
+                    continue
