@@ -151,7 +151,7 @@ class TokenRegistrationTests(AccountsCase):
         self.assertEqual((await self.ask("POST", REGISTER, body)).status, 401)
 
     async def test_the_stage_can_be_completed_on_a_page(self) -> None:
-        """A client without the stage opens the page, which escapes what comes from outside (security: C13)."""
+        """A client without the stage opens the page, which escapes all from outside (security: C13)."""
         body = {"username": "alice", "password": PASSWORD}
         session = (await self.ask("POST", REGISTER, body)).json["session"]
         page = f"{V3}/auth/m.login.registration_token/fallback/web?session={session}"
