@@ -60,7 +60,7 @@ def check_auth_events(event: Event, auth_events: Sequence[Event]) -> None:
     """
     version = event.version
     if event.type == "m.room.create":
-        if auth_events:
+        if auth_events:  # beyond the rules: nothing can have come before it, and chains must end here
             raise AuthError("a create event has no auth_events")
         return
     wanted = auth_keys_for(version, event.type, event.sender, event.state_key, event.content)

@@ -66,8 +66,9 @@ class _Case:
 
     @property
     def join_rule(self) -> object:
+        """Give the join rule; where none is said it is `invite`, as other servers have it too."""
         rules = self.state.get(("m.room.join_rules", ""))
-        return "invite" if rules is None else rules.content.get("join_rule")
+        return "invite" if rules is None else rules.content.get("join_rule", "invite")
 
     @property
     def level(self) -> int:

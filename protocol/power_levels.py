@@ -27,7 +27,8 @@ CREATOR_DEFAULT: Final = 100
 _DEFAULTS: Final[Mapping[str, int]] = {"ban": 50, "kick": 50, "redact": 50, "invite": 0}
 _STATE_DEFAULT: Final = 50
 _NOTIFICATIONS_DEFAULT: Final = 50
-_STRINGY = re.compile(r"\s*[+-]?[0-9]{1,20}\s*", re.ASCII)
+_STRINGY = re.compile(r"\s*([+-]?)0*+([0-9]{0,20})\s*", re.ASCII)
+"""A sign and digits, of which leading zeroes count for nothing; there must be a digit."""
 _EMPTY: Final[Mapping[str, Any]] = {}
 
 
@@ -37,11 +38,22 @@ def parse_level(value: object, version: RoomVersion) -> int | None:
         return value
     if version.integer_power_levels or isinstance(value, bool):
         return None
-    if isinstance(value, str) and _STRINGY.fullmatch(value):
-        return int(value)
+    if isinstance(value, str):
+        return _parse_stringy(value)
     if isinstance(value, float) and math.isfinite(value) and not version.strict_json:
         return int(value)
     return None
+
+
+def _parse_stringy(text: str) -> int | None:
+    """Read a level written as a string, as room versions before 10 allow.
+
+    Source: rooms/fragments/v1-stringy-power-levels.md.
+    """
+    found = _STRINGY.fullmatch(text)
+    if found is None or not (found[2] or "0" in text):
+        return None
+    return int(f"{found[1]}{found[2] or 0}")
 
 
 def creators_of(version: RoomVersion, create: Event) -> frozenset[UserID]:

@@ -98,6 +98,22 @@ class RestrictedTest(SynchronousTestCase):
             self.assertEqual(self._joins(room), present != "ban")
 
 
+class JoinRuleTest(SynchronousTestCase):
+    """What the join rules let in."""
+
+    def test_unsaid(self) -> None:
+        """Where no rule is said only the invited join; under nonsense nobody does (security: S3)."""
+        for version in ALL_VERSIONS:
+            for content, invited in (({}, True), (None, True), ({"join_rule": None}, False)):
+                room = _room(version)
+                if content is not None:
+                    room.set("m.room.join_rules", content)
+                for present, inside in (("invite", True), ("join", True), ("leave", False), ("ban", False)):
+                    room.set("m.room.member", {"membership": present}, BOB)
+                    joins = _member(room, BOB, {"membership": "join"})
+                    self.assertEqual(joins, invited and inside, (version.id, content, present))
+
+
 class ThirdPartyTest(SynchronousTestCase):
     """Invites to addresses that an identity server knows."""
 

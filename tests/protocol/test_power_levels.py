@@ -84,6 +84,11 @@ class LevelsTest(SynchronousTestCase):
         self.assertIsNone(parse_level(50.9, V11))
         self.assertEqual(parse_level("-3", V9), -3)
         self.assertIsNone(parse_level("-3", V10))
+        stringy = {"000100": 100, " -007\t": -7, "0": 0, "+00": 0, "0" * 60_000 + "5": 5}
+        for text, level in stringy.items():
+            self.assertEqual(parse_level(text, V9), level, text[:9])
+        for text in ("+", "-", " ", "1 2", "+-1", "1_0", "1.0", "\u0661", "9" * 60_000, "0x1"):
+            self.assertIsNone(parse_level(text, V9), text[:9])
         for value in (True, False, float("nan"), float("inf"), float("-inf")):
             for version in ALL_VERSIONS:
                 self.assertIsNone(parse_level(value, version), value)
