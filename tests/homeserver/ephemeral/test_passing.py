@@ -16,7 +16,7 @@ from protocol.identifiers import DeviceID, EventID, RoomID, ServerName, UserID
 from storage.feed import Kind
 from tests.homeserver.ephemeral.helpers import OTHER, PHONE, STRANGER, ZOE, Place, start_place
 from tests.homeserver.events.helpers import ALICE, BOB, NOW, membership
-from tests.storage.helpers import SqliteCase
+from tests.storage.helpers import PostgresCase, SqliteCase
 
 THIRD = ServerName("third.test")
 DESK = DeviceID("DESK")
@@ -229,8 +229,16 @@ class PresenceTest(PassingCase):
         self.assertEqual(self.ring.presence(await self.place.session(CAROL), None), [])
 
 
-class NonsenseTest(PassingCase):
+class NonsenseTests:
     """EDUs of any content."""
+
+    place: Place
+    database: Any
+
+    async def setUp(self) -> None:
+        """Start the services."""
+        await super().setUp()  # type: ignore[misc]
+        self.place = await start_place(self.database)
 
     async def test_nonsense(self) -> None:
         """No content of an EDU raises anything but a refusal (security: F8, F16)."""
@@ -254,3 +262,11 @@ class NonsenseTest(PassingCase):
                     await self.place.take(edu_type, content)
                 except MatrixError:
                     continue
+
+
+class SqliteNonsenseTests(NonsenseTests, SqliteCase):
+    """On SQLite."""
+
+
+class PostgresNonsenseTests(NonsenseTests, PostgresCase):
+    """On PostgreSQL."""

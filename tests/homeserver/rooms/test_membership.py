@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from homeserver.rooms.inviting import head_of, stripped_state
 from homeserver.rooms.membership import Target
 from protocol.errors import BadState, Forbidden, InvalidParam, NotFound
@@ -9,19 +11,27 @@ from protocol.identifiers import RoomID, UserID
 from protocol.room_versions import ROOM_VERSIONS, V11, V12
 from tests.homeserver.events.helpers import ALICE, BOB, NOW
 from tests.homeserver.rooms.helpers import CAROL, OTHER, ZOE, House, start_house
-from tests.storage.helpers import SqliteCase
+from tests.storage.helpers import PostgresCase, SqliteCase
 
 AWAY = RoomID("!away:other.test")
 
 
-class MembershipTest(SqliteCase):
+class MembershipTests:
     """`Memberships`, `Inviting` and `Forgetting`."""
 
     house: House
+    database: Any
+    assertEqual: Any
+    assertTrue: Any
+    assertFalse: Any
+    assertIn: Any
+    assertIsNone: Any
+    assertNotIn: Any
+    assertRaises: Any
 
     async def setUp(self) -> None:
         """Start the services."""
-        await super().setUp()
+        await super().setUp()  # type: ignore[misc]
         self.house = await start_house(self.database)
         self.act = self.house.rooms.memberships
 
@@ -187,3 +197,11 @@ class MembershipTest(SqliteCase):
         await self.house.rooms.own_members.leave_all(BOB, now=NOW)
         for room_id in (joined, invited):
             self.assertEqual(await self._membership(room_id, BOB), "leave")
+
+
+class SqliteMembershipTests(MembershipTests, SqliteCase):
+    """On SQLite."""
+
+
+class PostgresMembershipTests(MembershipTests, PostgresCase):
+    """On PostgreSQL."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from homeserver.rooms.published import DirectoryQuery
 from protocol.errors import BadAlias, Forbidden, InvalidParam, NotFound, RoomInUse
 from protocol.events import EventDraft
@@ -9,21 +11,29 @@ from protocol.identifiers import RoomAlias, RoomID
 from protocol.room_versions import ROOM_VERSIONS, V6, V10, V11, V12
 from tests.homeserver.events.helpers import ALICE, BOB, NOW
 from tests.homeserver.rooms.helpers import CAROL, OTHER, ZOE, House, start_house
-from tests.storage.helpers import SqliteCase
+from tests.storage.helpers import PostgresCase, SqliteCase
 
 TEA = RoomAlias("#tea:plait.test")
 FAR = RoomAlias("#far:other.test")
 AWAY = RoomID("!away:other.test")
 
 
-class NamesTest(SqliteCase):
+class NamesTests:
     """`Aliases`, `Published` and `Upgrades`."""
 
     house: House
+    database: Any
+    assertEqual: Any
+    assertTrue: Any
+    assertFalse: Any
+    assertIn: Any
+    assertIsNone: Any
+    assertNotIn: Any
+    assertRaises: Any
 
     async def setUp(self) -> None:
         """Start the services."""
-        await super().setUp()
+        await super().setUp()  # type: ignore[misc]
         self.house = await start_house(self.database)
         self.aliases = self.house.rooms.aliases
         self.published = self.house.rooms.published
@@ -191,3 +201,11 @@ class NamesTest(SqliteCase):
         found = await self.house.content(new, "m.room.power_levels")
         self.assertEqual((found["users"], found["ban"]), ({ALICE: 100}, 60))
         self.assertEqual(found["events"], {"m.room.name": 5})
+
+
+class SqliteNamesTests(NamesTests, SqliteCase):
+    """On SQLite."""
+
+
+class PostgresNamesTests(NamesTests, PostgresCase):
+    """On PostgreSQL."""
