@@ -9,7 +9,6 @@ Source: protocol/spec.md, "Requests" and "Messages".
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from attrs import frozen

@@ -74,6 +74,7 @@ class Pusher:
     _at: SyncToken | None
     """Where the client is once all is sent; None: it has nothing."""
     _writable: bool = True
+    _held: bool = False
     _rest: _Cut | None = None
     _contained: deque[tuple[int, int]] = Factory(deque)
     """Frames with to-device messages that are not acknowledged: `seq`, and the last message contained."""
@@ -81,6 +82,8 @@ class Pusher:
     _running: bool = False
     _news: bool = False
     _keeps_messages: bool = False
+    _has_more: bool = True
+    """There may be to-device messages behind the last delta, though the feed has not moved."""
     _stopped: bool = False
 
     def start(self) -> None:
@@ -124,9 +127,15 @@ class Pusher:
         self._writable = True
         self._go_on()
 
+    def hold(self, held: bool) -> None:
+        """Push nothing while it is not known whether the client still may have it."""
+        self._held = held
+        self._go_on()
+
     def _may_send(self) -> bool:
         has_work = self._news or self._rest is not None
-        return has_work and self._writable and not self._stopped and self._window.is_open
+        is_let = self._writable and not self._held and not self._stopped
+        return has_work and is_let and self._window.is_open
 
     def _go_on(self) -> None:
         if not self._running and self._may_send():
@@ -154,12 +163,13 @@ class Pusher:
         feed, at = self._feeding.feed, self._at
         if at is None:
             delta = await self._feeding.polls.sync(self._session, None, self._options, 0)
-        elif feed.is_still(at):
+        elif not self._has_more and feed.is_still(at):
             return None
         else:
             now, keep = self._feeding.clock.now_ms(), self._keeps_messages
             delta = await feed.delta(self._session, at, self._options, now=now, keep_messages=keep)
         self._keeps_messages = True
+        self._has_more = bool(delta.to_device)
         if at is not None and delta.is_empty:
             self._at = delta.next_batch
             return None
@@ -176,6 +186,7 @@ class Pusher:
         if device != (0 if self._at is None else self._at.device):
             self._contained.append((seq, device))
         self._at, self._rest = rest.delta.next_batch, None
+        self._news = self._news or self._has_more
 
 
 def _groups(rooms: Iterable[RoomPart]) -> Iterator[list[RoomPart]]:
