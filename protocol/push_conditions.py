@@ -9,7 +9,8 @@ Source: client-server-api/modules/push.md, "Conditions"; appendices.md, "Dot-sep
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from string import ascii_letters, digits
 from typing import Any, Final, Protocol
 
 from protocol.canonical_json import JsonObject
@@ -23,6 +24,7 @@ MAX_SEARCHED: Final = 4_096
 """Characters of a value that patterns are looked for in; ours."""
 _BODY: Final = "content.body"
 _ABSENT: Final = object()
+_WORD: Final = frozenset(ascii_letters + digits + "_")
 _COUNT = re.compile(r"(==|<=|>=|<|>)?([0-9]{1,9})")
 _ESCAPE = re.compile(r"\\([.\\])|(\.)")
 
@@ -58,6 +60,9 @@ class PushFacts(Protocol):
 Condition = Callable[[Judged, PushFacts], bool]
 """Tells whether a condition holds for an event."""
 
+Reader = Callable[[Judged, PushFacts], object]
+"""Reads a property of an event, `_ABSENT` if it has none."""
+
 
 def split_path(key: str) -> tuple[str, ...]:
     """Split a path at its dots; a backslash takes the meaning from a dot or a backslash after it."""
@@ -71,26 +76,32 @@ def split_path(key: str) -> tuple[str, ...]:
     return (*parts, part + key[place:])
 
 
-def _reader_of(key: object) -> Callable[[Judged, PushFacts], object] | None:
+def _reader_of(key: object) -> Reader | None:
     """Compile a path into what reads the property of an event, `_ABSENT` if it has none."""
     if not isinstance(key, str):
         return None
     first, *rest = split_path(key)
     if first != "content":
         return None if rest else _TOP_LEVEL.get(first)
+    return _reader_of_content(rest) if rest else None
+
+
+def _reader_of_content(names: Sequence[str]) -> Reader:
+    """Compile a path of one name or more within the content."""
+    *outer, last = names
 
     def read(event: Judged, _facts: PushFacts) -> object:
         found: Any = event.content
-        for name in rest:
-            if not isinstance(found, Mapping) or name not in found:
+        for name in outer:
+            found = found.get(name)
+            if not isinstance(found, dict):
                 return _ABSENT
-            found = found[name]
-        return found
+        return found.get(last, _ABSENT)
 
     return read
 
 
-_TOP_LEVEL: Final[Mapping[str, Callable[[Judged, PushFacts], object]]] = {
+_TOP_LEVEL: Final[Mapping[str, Reader]] = {
     "type": lambda event, _facts: event.type,
     "state_key": lambda event, _facts: _ABSENT if event.state_key is None else event.state_key,
     "sender": lambda _event, facts: facts.sender,
@@ -119,7 +130,7 @@ def compile_pattern(key: str, pattern: str) -> Condition | None:
     return _text_condition(read, lambda text: len(text) <= MAX_SEARCHED and glob.matches(text))
 
 
-def _text_condition(read: Callable[[Judged, PushFacts], object], holds: Callable[[str], bool]) -> Condition:
+def _text_condition(read: Reader, holds: Callable[[str], bool]) -> Condition:
     def condition(event: Judged, facts: PushFacts) -> bool:
         value = read(event, facts)
         return isinstance(value, str) and holds(value)
@@ -135,6 +146,19 @@ def _event_match(found: JsonObject) -> Condition | None:
         read = _reader_of(key)
         return None if read is None else lambda event, facts: read(event, facts) == facts.reader
     return compile_pattern(key, pattern)
+
+
+def type_wanted(condition: JsonObject) -> str | None:
+    """Give the type, in lower case, of the only events for which a condition holds; None if it asks for more.
+
+    Such a condition holds for all events of the type, so that rules may be looked up by it.
+    """
+    pattern = condition.get("pattern")
+    if condition.get("kind") != "event_match" or condition.get("key") != "type":
+        return None
+    if not isinstance(pattern, str) or "*" in pattern or "?" in pattern or len(pattern) > MAX_GLOB_LENGTH:
+        return None
+    return pattern.lower()
 
 
 def _is_simple(value: object) -> bool:
@@ -180,8 +204,14 @@ def _contains_display_name(_found: JsonObject) -> Condition:
 
 def _has_words(text: str, words: str) -> bool:
     """Tell whether words stand in a text with no letter, digit or underscore right before or after them."""
-    pattern = rf"(?<![A-Za-z0-9_]){re.escape(words)}(?![A-Za-z0-9_])"
-    return re.search(pattern, text) is not None
+    start = text.find(words)
+    while start >= 0:
+        end = start + len(words)
+        if not _WORD.isdisjoint(text[max(start - 1, 0) : start]) or not _WORD.isdisjoint(text[end : end + 1]):
+            start = text.find(words, start + 1)
+        else:
+            return True
+    return False
 
 
 def _room_member_count(found: JsonObject) -> Condition | None:

@@ -155,6 +155,19 @@ class ConditionTest(SynchronousTestCase):
         rules = with_rule(RuleKind.OVERRIDE, "a", conditions=[{"kind": "device"}])
         self.assertEqual(Evaluator(rules).verdict(Told("x"), FACTS), SILENT)
 
+    def test_content_itself(self) -> None:
+        """The content as a whole is no property; one under an empty name is found by its path alone."""
+        event = Told(content={"": "x"})
+        self.assertFalse(self.match("content", "x", event))
+        self.assertTrue(self.match("content.", "x", event))
+
+    def test_name_of_nothing_but_repeats(self) -> None:
+        """Names that nearly fit at every place are found where they do fit (security: D2)."""
+        facts = evolve(FACTS, display_name="a" * 500)
+        condition = {"kind": "contains_display_name"}
+        self.assertFalse(holds(condition, said("a" * 65_000), facts))
+        self.assertTrue(holds(condition, said("a" * 3000 + " " + "a" * 500), facts))
+
     def test_long_text(self) -> None:
         """Only the beginning of a body is searched (security: D2)."""
         self.assertTrue(self.match("content.body", "end", said("x " * (MAX_SEARCHED // 2 - 2) + "end")))
@@ -270,6 +283,37 @@ class OwnRulesTest(SynchronousTestCase):
             self.assertEqual(
                 self.verdict(with_rule(RuleKind.CONTENT, "a", pattern="tea", actions=actions)), wanted
             )
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        st.lists(
+            st.lists(
+                st.builds(
+                    lambda key, pattern: {"kind": "event_match", "key": key, "pattern": pattern},
+                    st.sampled_from(["type", "content.msgtype"]),
+                    st.sampled_from(
+                        ["m.room.message", "M.Room.Message", "m.room.*", "m.sticker", "", "m.text"]
+                    ),
+                ),
+                max_size=3,
+            ),
+            max_size=5,
+        ),
+        st.sampled_from(["m.room.message", "m.ROOM.message", "m.sticker", "m.text", "", "x"]),
+    )
+    def test_order(self, found: list[list[dict[str, Any]]], kind: str) -> None:
+        """The first rule all of whose conditions hold decides, whatever types the rules are for."""
+        event, rules, wanted = Told(kind, {"msgtype": "m.text"}), PushRules(ALICE), None
+        for number, conditions in reversed(list(enumerate(found))):
+            body = {"actions": [{"set_tweak": "sound", "value": str(number)}], "conditions": conditions}
+            rules = rules.put(RuleKind.OVERRIDE, parse_rule(RuleKind.OVERRIDE, f"r{number}", body))
+            if all(holds(condition, event) for condition in conditions):
+                wanted = str(number)
+        actions = Evaluator(rules).actions(event, FACTS)
+        if wanted is None:
+            self.assertEqual(actions, DEFAULT_EVALUATOR.actions(event, FACTS))
+        else:
+            self.assertEqual(tweaks_of(actions), {"sound": wanted})
 
     def test_no_conditions(self) -> None:
         """An override without conditions matches everything."""
