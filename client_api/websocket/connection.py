@@ -17,7 +17,7 @@ from client_api.websocket.asking import Asking, error_frame
 from client_api.websocket.commands import Commands, Dispatch
 from client_api.websocket.flood import Allowance
 from client_api.websocket.live import Live
-from client_api.websocket.opening import Opened, Peer
+from client_api.websocket.opening import PRESENCES, Opened, Peer
 from client_api.websocket.services import AUTH_MS, Services
 from homeserver.background import run_in_background
 from homeserver.clock import Timer
@@ -173,7 +173,7 @@ class Connection:
 
     def _on_asking(self, frame: AskingFrame) -> None:
         live = self._require_live()
-        if isinstance(frame, Presence):
+        if isinstance(frame, Presence) and frame.presence in PRESENCES:
             live.presence = frame.presence
         self._answering.start(frame, live.requester)
 
