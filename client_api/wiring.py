@@ -9,6 +9,7 @@ from attrs import frozen
 
 from client_api.account import Account
 from client_api.account_data import AccountDataRoutes
+from client_api.auth_fallback import AuthFallback
 from client_api.confirming import Confirming
 from client_api.devices import DeviceRoutes
 from client_api.directory import Directory
@@ -21,6 +22,7 @@ from client_api.moderation import Moderation
 from client_api.pages import Pages
 from client_api.presence import Presence
 from client_api.profile import ProfileRoutes
+from client_api.push_rules import PushRuleRoutes
 from client_api.receipts import Receipts
 from client_api.register import Register
 from client_api.relations import RelationReads
@@ -86,11 +88,13 @@ def _account_families(parts: ClientParts, config: Config) -> Iterator[Family]:
     version = config.federation.default_room_version
     yield Versions(accounts.passwords, version, config.public_baseurl)
     yield Register(accounts.registration, accounts.sessions, accounts.proof)
+    yield AuthFallback(accounts.proof, accounts.registration)
     yield LoginRoutes(accounts.login, accounts.sessions, accounts.keepsakes.devices, config.public_baseurl)
     yield Account(accounts.accounts, accounts.keepsakes.devices, confirming)
     yield DeviceRoutes(accounts.keepsakes.devices, confirming)
     yield ProfileRoutes(accounts.profiles)
     yield AccountDataRoutes(accounts.keepsakes.data, Tags(accounts.keepsakes.data))
+    yield PushRuleRoutes(accounts.keepsakes.push_rules)
     yield FilterRoutes(accounts.filters)
     yield UserDirectoryRoutes(accounts.directory)
     yield Moderation(parts.core.author.server_name, accounts.accounts)

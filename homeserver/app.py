@@ -14,6 +14,7 @@ from attrs import frozen
 from prometheus_client import CollectorRegistry
 from twisted.logger import Logger
 
+from client_api.websocket.wiring import WebSocketApi, WebSocketParts, make_websocket
 from client_api.wiring import ClientParts, client_routes, web_routes
 from federation.joining import Arrivals
 from federation.missing_events import FetchedEvents
@@ -32,6 +33,7 @@ from federation.wiring import (
     make_requests,
 )
 from homeserver.accounts.local_users import LocalUsers
+from homeserver.accounts.push_rules import DefaultRules
 from homeserver.accounts.wiring import AccountParts, Neighbours, make_accounts, make_keepsakes
 from homeserver.clock import Clock
 from homeserver.config.sections import Config, ListenerResource
@@ -51,6 +53,10 @@ from homeserver.rooms.wiring import Elsewhere, make_rooms
 from homeserver.sync import wiring as sync_wiring
 from homeserver.sync.long_poll import LongPoll
 from homeserver.sync.waiting import Waiters
+from homeserver.unread.counts import UnreadCounter
+from homeserver.unread.evaluation import UnreadVerdicts
+from homeserver.unread.rules import MaskCache
+from homeserver.watchdog import Watchdog
 from protocol.canonical_json import JsonObject, encode
 from protocol.identifiers import ServerName
 from protocol.server_keys import OldKey
@@ -60,17 +66,6 @@ from storage.engines import open_database
 from storage.migrate import migrate
 
 _log = Logger()
-
-
-class _Temp:
-    def content(self, user_id):
-        return b'{"global":{}}'
-
-    def of(self, tx, users):
-        return {}
-
-
-DEFAULT_PUSH_RULES = _Temp()
 
 
 @frozen(eq=False)
@@ -85,10 +80,13 @@ class App:
     accounts: AccountParts
     janitor: Janitor
     following: Following | None
+    watchdog: Watchdog
+    websocket: WebSocketApi
 
     async def stop(self) -> None:
         """Take no more connections, finish what is acknowledged, and close everything."""
         await close_listeners(self.ports)
+        await self.websocket.stop()
         self.inbound.staged.stop()
         await self.outgoing.stop()
         await self.accounts.upkeep.stop()
@@ -96,6 +94,7 @@ class App:
         if self.following is not None:
             self.following.stop()
         self.janitor.stop()
+        self.watchdog.stop()
         await self.requests.agent.close()
         await self.database.close()
         _log.info("stopped")
@@ -129,7 +128,7 @@ async def start_app(config: Config, folder: Path, reactor: Any) -> App:
     remote_directories = make_remote_directories(requests)
 
     users = LocalUsers(database)
-    keepsakes = make_keepsakes(core, DEFAULT_PUSH_RULES)
+    keepsakes = make_keepsakes(core, DefaultRules())
     elsewhere = Elsewhere(remote_rooms, remote_directories, receiving.received)
     rooms = make_rooms(core, elsewhere, users, keepsakes.direct, config.federation.default_room_version)
     limiter = RateLimiter(config.rate_limits)
@@ -139,12 +138,8 @@ async def start_app(config: Config, folder: Path, reactor: Any) -> App:
     outside = Outside(keepsakes.devices, requests.queries, SpeakingRights(access), _sender_of(outgoing))
     passing = make_passing(core, outside, presence=config.presence.enabled)
 
-    from homeserver.unread.counts import UnreadCounter
-    from homeserver.unread.evaluation import UnreadVerdicts
-    from homeserver.unread.rules import MaskCache
-
     masks = MaskCache()
-    verdicts = UnreadVerdicts(DEFAULT_PUSH_RULES, masks)
+    verdicts = UnreadVerdicts(keepsakes.rule_sets, masks)
     unread = UnreadCounter(database, verdicts)
     core.feed.add_cache(verdicts.apply)
     core.feed.add_cache(unread.apply)
@@ -173,9 +168,21 @@ async def start_app(config: Config, folder: Path, reactor: Any) -> App:
     inbound = make_inbound(core, own, requests, access, answering)
     parts = ClientParts(core, rooms, accounts, passing, history, polls, remote_directories, limiter)
 
+    sockets = WebSocketParts(
+        accounts.sessions,
+        accounts.filters,
+        session_feed,
+        polls,
+        waiters,
+        rooms.conversations,
+        limiter,
+        passing.presences,
+    )
+    websocket = make_websocket(sockets, core.feed, clock, config)
+
     registry = CollectorRegistry()
     routes = {
-        ListenerResource.CLIENT: client_routes(parts, config),
+        ListenerResource.CLIENT: (*client_routes(parts, config), *websocket.routes()),
         ListenerResource.WEB: web_routes(parts),
         ListenerResource.FEDERATION: inbound.routes if config.federation.enabled else (),
         ListenerResource.METRICS: MetricsPage(registry).routes() if config.metrics.enabled else (),
@@ -187,13 +194,17 @@ async def start_app(config: Config, folder: Path, reactor: Any) -> App:
     if following is not None:
         following.start()
     janitor.start()
+    watchdog = Watchdog(clock, registry)
+    watchdog.start()
     accounts.upkeep.start()
     if config.federation.enabled:
         await outgoing.start()
         await inbound.staged.resume()
     ports = open_listeners(config, folder, doors, reactor)
     _log.info("{name} is ready", name=server_name)
-    return App(database, ports, outgoing, inbound, requests, accounts, janitor, following)
+    return App(
+        database, ports, outgoing, inbound, requests, accounts, janitor, following, watchdog, websocket
+    )
 
 
 def database_url(config: Config, data_dir: Path) -> str:

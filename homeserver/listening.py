@@ -81,6 +81,7 @@ def _settings(config: Config, listener: Listener, doors: Doors) -> ServerSetting
         doors.clock,
         max_body=config.limits.body_bytes,
         proxies=TrustedProxies.of(listener.trusted_proxies),
+        query_tokens=config.auth.query_tokens,
     )
 
 

@@ -17,7 +17,9 @@ from homeserver.accounts.login import Login
 from homeserver.accounts.passwords import Passwords
 from homeserver.accounts.ports import JoinedRooms, RemoteProfiles
 from homeserver.accounts.profiles import Profiles, ProfileStores
+from homeserver.accounts.push_rules import UserPushRules
 from homeserver.accounts.registration import Registration
+from homeserver.accounts.rule_sets import RuleSets
 from homeserver.accounts.session_cache import SessionCache
 from homeserver.accounts.sessions import Sessions, SessionStores
 from homeserver.accounts.token_key import TokenKey
@@ -41,6 +43,9 @@ class Keepsakes:
     data: AccountData
     ignored: IgnoredUsers
     direct: DirectRooms
+    push_rules: UserPushRules
+    rule_sets: RuleSets
+    """The same rules, compiled, for whoever judges events."""
 
 
 def make_keepsakes(core: Core, default_rules: DefaultPushRules) -> Keepsakes:
@@ -50,7 +55,9 @@ def make_keepsakes(core: Core, default_rules: DefaultPushRules) -> Keepsakes:
     ignored = IgnoredUsers(data)
     core.feed.add_cache(ignored.apply)
     devices = Devices(core.database, core.persister, core.nids, last_seen)
-    return Keepsakes(last_seen, devices, data, ignored, DirectRooms(data, core.nids))
+    direct, push_rules, rule_sets = DirectRooms(data, core.nids), UserPushRules(data), RuleSets()
+    core.feed.add_cache(rule_sets.apply)
+    return Keepsakes(last_seen, devices, data, ignored, direct, push_rules, rule_sets)
 
 
 @frozen(eq=False)

@@ -144,6 +144,8 @@ class Auth(Section, frozen=True, kw_only=True):
     password: PasswordLogin = PasswordLogin()
     jwt: JwtLogin = JwtLogin()
     sessions: Sessions = Sessions()
+    query_tokens: bool = True
+    """Whether access tokens may come in the query string, as old clients send them."""
 
 
 class Rate(Section, frozen=True, kw_only=True):
