@@ -96,7 +96,7 @@ class Sockets(WebSocketServerFactory):
     def take_over(self, request: Any, handshake: bytes, connect: Callable[[ClientSocket], Connected]) -> None:
         """Take a request's transport from HTTP; `connect` makes the connection of the socket."""
         channel: Any = request.channel
-        socket = ClientSocket(connect)
+        socket: Any = ClientSocket(connect)
         socket.factory = self
         transport: Any = channel.transport
         channel.transport = None
@@ -106,7 +106,7 @@ class Sockets(WebSocketServerFactory):
             transport.wrappedProtocol = socket
         else:
             transport.protocol = socket
-        socket.makeConnection(transport)  # type: ignore[no-untyped-call]  # Twisted's
+        socket.makeConnection(transport)
         transport.registerProducer(_Pressure(socket), True)
         socket.read_on(True)
         socket.dataReceived(handshake)
