@@ -19,13 +19,11 @@ from homeserver.events.room_state import RoomState
 from homeserver.events.stored import StoredEvent
 from protocol.errors import Forbidden
 from protocol.events import Event
-from protocol.identifiers import RoomID, ServerName, StateKey
+from protocol.identifiers import RoomID, ServerName
 from protocol.redaction import redact_event
+from protocol.visibility import VISIBILITY_KEY, memberships_needed, parse_visibility
 
-VISIBILITY: StateKey = ("m.room.history_visibility", "")
 MEMBER = "m.room.member"
-_FOR_MEMBERS = {"joined": frozenset({"join"}), "invited": frozenset({"join", "invite"})}
-"""The memberships that see an event, under the visibilities that ask for any."""
 
 
 @frozen(eq=False)
@@ -67,9 +65,9 @@ class Sight:
         return verdicts[root] or _is_of(stored.event, origin)
 
     async def _visible_at(self, origin: ServerName, room_nid: int, root: bytes) -> bool:
-        found = await self.state.events(room_nid, root, (VISIBILITY,))
-        value = found[VISIBILITY].event.content.get("history_visibility") if found else None
-        needed = _FOR_MEMBERS.get(value) if isinstance(value, str) else None
+        found = await self.state.events(room_nid, root, (VISIBILITY_KEY,))
+        value = found[VISIBILITY_KEY].event.content.get("history_visibility") if found else None
+        needed = memberships_needed(parse_visibility(value))
         if needed is None:
             return True
         members = await self.state.members(room_nid, root)

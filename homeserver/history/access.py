@@ -12,7 +12,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from homeserver.events.nids import Nids, Room
-from homeserver.history.visibility import VISIBILITY_KEY, Reader, visibility_of
+from homeserver.history.visibility import Reader, visibility_of
 from homeserver.sync.bodies import Bodies
 from homeserver.sync.memberships import UserRoom, UserRooms
 from homeserver.sync.rooms import Change, Section, shown_since
@@ -21,6 +21,7 @@ from homeserver.sync.states import States
 from homeserver.sync.tokens import Positions
 from protocol.errors import Forbidden
 from protocol.identifiers import RoomID
+from protocol.visibility import VISIBILITY_KEY
 from storage import spans
 from storage.client_events import Place
 from storage.database import Database

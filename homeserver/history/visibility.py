@@ -16,13 +16,12 @@ from attrs import frozen
 from homeserver.sync.bodies import Bodies
 from homeserver.sync.render import ClientEvent
 from homeserver.sync.states import States
-from protocol.identifiers import StateKey, UserID
+from protocol.identifiers import UserID
+from protocol.visibility import VISIBILITY_KEY, parse_visibility, user_sees
 from storage.client_events import Place
 from storage.state_trie import StateRoot, find
 
-VISIBILITY_KEY: StateKey = ("m.room.history_visibility", "")
 MEMBER = "m.room.member"
-_KNOWN = ("world_readable", "shared", "invited", "joined")
 
 
 class _VisibilityContent(msgspec.Struct):
@@ -58,21 +57,11 @@ HIDDEN = Verdict(False, "leave")
 SEEN_INSIDE = Verdict(True, "join")
 
 
-def allows(visibility: str, membership: str, joined_after: bool) -> bool:
-    """Apply the rules for one visibility and one membership."""
-    if visibility == "world_readable" or membership == "join":
-        return True
-    if visibility == "shared":
-        return joined_after
-    return visibility == "invited" and membership == "invite"
-
-
 def visibility_of(event: ClientEvent | None) -> str:
     """Read a visibility event; absent or not understood, it is `shared`."""
     if event is None:
-        return "shared"
-    value = msgspec.json.decode(event.content, type=_VisibilityContent).history_visibility
-    return value if isinstance(value, str) and value in _KNOWN else "shared"
+        return parse_visibility(None)
+    return parse_visibility(msgspec.json.decode(event.content, type=_VisibilityContent).history_visibility)
 
 
 def judge(event: ClientEvent, visibility: str, membership: str, reader: Reader) -> Verdict:
@@ -89,9 +78,7 @@ def judge(event: ClientEvent, visibility: str, membership: str, reader: Reader) 
     if event.type == MEMBER and event.state_key == reader.user_id:
         at = event.membership or membership
         memberships.append(at)
-    after = reader.joined_after(event)
-    visible = any(allows(v, m, after) for v in visibilities for m in memberships)
-    return Verdict(visible, at)
+    return Verdict(user_sees(visibilities, memberships, reader.joined_after(event)), at)
 
 
 @frozen(eq=False)
