@@ -83,14 +83,19 @@ def check_auth(event: Event, state: Mapping[StateKey, Event]) -> None:
     """Judge an event by the state under `auth_keys_for` it; the create event is always needed.
 
     Raises:
-        AuthError: the rules reject it.
+        AuthError: the rules reject it, or some of that state is another room's (security: S2).
     """
     if event.type == "m.room.create":
         _check_create(event)
         return
     create = state.get(CREATE)
-    if create is None or create.room_id != event.room_id:  # 2
+    if create is None:  # 2
         raise AuthError("the room has no create event")
+    room_id = event.room_id
+    for key in auth_keys_for(event.version, event.type, event.sender, event.state_key, event.content):
+        found = state.get(key)
+        if found is not None and found.room_id != room_id:
+            raise AuthError(f"{found.event_id} is of another room")
     if create.content.get("m.federate") is False and server_of(event.sender) != server_of(create.sender):  # 4
         raise AuthError("the room is closed to other servers")
     if event.type == "m.room.aliases" and event.version.special_case_aliases_auth:  # 4 of version 5

@@ -62,9 +62,13 @@ class Known:
         return [self._events[each] for each in sorted(ids) if each in self._events]
 
     def authorities(self, event: Event) -> dict[StateKey, Event]:
-        """Give the state that an event itself rests on, as far as it is there."""
+        """Give the state that an event itself rests on, as far as it is there and in its room (S2)."""
         found = (self._events.get(each) for each in authorities_of(event))
-        return {each.key: each for each in found if each is not None and each.is_state}
+        return {
+            each.key: each
+            for each in found
+            if each is not None and each.is_state and each.room_id == event.room_id
+        }
 
     def power_levels_of(self, event: Event) -> EventID | None:
         """Give the power levels that an event rests on, if any; its authorities were fetched before."""

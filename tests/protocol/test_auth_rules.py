@@ -169,6 +169,33 @@ class AuthEventsTest(SynchronousTestCase):
         with self.assertRaises(AuthError):
             check_auth_events(room.create, [event])
 
+    def test_slots_of_another_room(self) -> None:
+        """State of another room counts in no slot of what an event is judged by (security: S2)."""
+        token = {"third_party_invite": {"signed": {"token": "t"}}}
+        authority = {"join_authorised_via_users_server": CAROL}
+        slots: list[tuple[str, dict[str, Any], str]] = [
+            ("m.room.power_levels", {"users": {BOB: 100}}, ""),
+            ("m.room.join_rules", {"join_rule": "public"}, ""),
+            ("m.room.third_party_invite", {}, "t"),
+            *(("m.room.member", {"membership": "join"}, user) for user in (ALICE, BOB, CAROL)),
+        ]
+        for version in ALL_VERSIONS:
+            for membership, more in (("join", authority), ("invite", token)):
+                for event_type, content, state_key in slots:
+                    room = Room.of(version, ALICE).with_members(ALICE)
+                    other = Room.of(version, ALICE, {"x": 1}, room_id=RoomID("!other:alpha.example"))
+                    key = (event_type, state_key)
+                    event = room.event("m.room.member", ALICE, {"membership": membership, **more}, BOB)
+                    wanted = auth_keys_for(version, event.type, ALICE, BOB, event.content)
+                    if key not in wanted:
+                        continue
+                    room.state[key] = other.set(event_type, content, state_key)
+                    with self.assertRaisesRegex(AuthError, "another room", msg=f"{version.id} {key}"):
+                        check_auth(event, room.state)
+                    with self.assertRaisesRegex(AuthError, "another room"):
+                        named = [each for each in room.state.values() if each.key in wanted]
+                        check_auth_events(event, named[version.create_in_auth_events ^ 1 :])
+
     def test_select(self) -> None:
         """Memberships ask for join rules, tokens and authorities only where the rules read them."""
         base = {("m.room.create", ""), ("m.room.power_levels", ""), ("m.room.member", ALICE)}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -23,9 +23,11 @@ from protocol.state_resolution import (
     NeedSubgraph,
     NeedUnconflicted,
     Request,
+    Steps,
     resolve,
     resolve_in_memory,
 )
+from protocol.state_resolution.known import Known
 from tests.protocol.helpers import VECTORS
 
 State = dict[StateKey, EventID]
@@ -232,6 +234,18 @@ class RuleTest(SynchronousTestCase):
             self.assertEqual(len(asked), len(set(asked)))
             self.assertLessEqual(keys, {CREATE, ALICE, LEVELS, RULES})
 
+    def test_authority_of_another_room(self) -> None:
+        """What an event names of another room is no authority for it (security: S2)."""
+        for version in ROOM_VERSIONS.values():
+            events, named = small_room(version)
+            ban = events[named["ban"]]
+            for name in ("create", "alice", "levels"):
+                there = evolve(events[named[name]], room_id=RoomID("!other:x"))
+                known = Known()
+                run(known.fetch_with_authorities([ban.event_id]), {**events, there.event_id: there})
+                keys = {CREATE, ALICE, LEVELS, BOB} - {there.key}
+                self.assertEqual(known.authorities(ban).keys(), keys, (version.id, name))
+
     def test_subgraph_only_where_it_belongs(self) -> None:
         """Only version 12 asks for the subgraph between conflicted events (security: S6)."""
         for version in ROOM_VERSIONS.values():
@@ -263,6 +277,16 @@ def reply(request: Request, states: Sequence[State], events: Mapping[EventID, Ev
             if key in states[0] and all(each.get(key) == states[0][key] for each in states)
         }
     return frozenset()
+
+
+def run(steps: Steps[None], events: Mapping[EventID, Event]) -> None:
+    """Run a part of a resolution that asks for nothing but events."""
+    try:
+        request = next(steps)
+        while True:
+            request = steps.send(reply(request, [], events))
+    except StopIteration:
+        return
 
 
 def drive(version: RoomVersion, conflict: Conflict, answer: Any) -> dict[StateKey, EventID | None]:
