@@ -82,6 +82,7 @@ def _settings(config: Config, listener: Listener, doors: Doors) -> ServerSetting
         max_body=config.limits.body_bytes,
         proxies=TrustedProxies.of(listener.trusted_proxies),
         query_tokens=config.auth.query_tokens,
+        compress=listener.compress,
     )
 
 

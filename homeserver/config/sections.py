@@ -77,6 +77,8 @@ class Listener(Section, frozen=True, kw_only=True):
     )
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks of proxies whose `X-Forwarded-For` is believed."""
+    compress: bool = False
+    """Whether answers go out compressed to clients that take it; a proxy in front does it better."""
 
 
 class Database(Section, frozen=True, kw_only=True):

@@ -10,10 +10,12 @@ Source: RFC 9112; design, "Bad input, faults, security"; security C15, D11, M10,
 
 from __future__ import annotations
 
+import gzip
 from io import BytesIO
 from time import gmtime, strftime
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
@@ -31,6 +33,8 @@ from protocol.errors import BadJson, MatrixError, TooLarge
 MAX_DISCARDED = 65_536
 """Bytes of a refused request's body that are read and dropped to keep the connection."""
 MAX_USER_AGENT = 512
+COMPRESSED_FROM, COMPRESSED_TO = 2_048, 1_048_576
+"""Bytes of answers that may be compressed: at level 1, a megabyte holds the reactor up for some 10 ms."""
 WHOLE_ANSWER = 262_144
 """Bytes of an answer that are handed to the transport at once; larger ones follow its pace."""
 _FORM = b"multipart/"
@@ -58,13 +62,18 @@ class ServerSettings:
         max_body: int,
         proxies: TrustedProxies,
         query_tokens: bool = True,
+        compress: bool = False,
     ) -> None:
-        """Bodies have at most `max_body` bytes; `query_tokens` lets tokens come in the query."""
+        """Bodies have at most `max_body` bytes; `query_tokens` lets tokens come in the query.
+
+        `compress` lets answers of middling size go out compressed to those who take it.
+        """
         self.dispatcher = dispatcher
         self.clock = clock
         self.max_body = max_body
         self.proxies = proxies
         self.query_tokens = query_tokens
+        self.compress = compress
         self._date = (0, b"")
 
     def date_line(self) -> bytes:
@@ -282,8 +291,10 @@ class HttpRequest(http.Request):
         """Send an answer: whole, or at the transport's pace if it is large."""
         self.startedWriting = 1
         self.code = response.status
-        keep = b"" if self.channel.persistent else b"Connection: close\r\n"
-        head = self._head(response, keep)
+        more = b"" if self.channel.persistent else b"Connection: close\r\n"
+        if self._settings.compress and COMPRESSED_FROM <= len(response.body) <= COMPRESSED_TO:
+            response, more = self._compressed(response), more + b"Vary: Accept-Encoding\r\n"
+        head = self._head(response, more)
         body = b"" if self.method == b"HEAD" else response.body
         if len(body) <= WHOLE_ANSWER:
             self.channel.writeSequence((head, body))
@@ -291,6 +302,15 @@ class HttpRequest(http.Request):
             return
         self.channel.write(head)
         _Pieces(self, body).start()
+
+    def _compressed(self, response: Response) -> Response:
+        """Compress an answer if the peer takes gzip."""
+        accepted = b",".join(self.requestHeaders.getRawHeaders(b"accept-encoding", ())).lower()
+        codings = {each.strip() for each in accepted.split(b",")}
+        if b"gzip" not in codings or response.content_type != "application/json":
+            return response
+        packed = gzip.compress(response.body, compresslevel=1, mtime=0)
+        return evolve(response, body=packed, headers=(*response.headers, ("Content-Encoding", "gzip")))
 
     def end(self) -> None:
         """Let the connection go on to its next request."""

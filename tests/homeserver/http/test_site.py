@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Annotated, Any
 
@@ -63,6 +64,10 @@ class Handlers:
         """Give a large answer."""
         return Json(b'"' + b"x" * 2_000_000 + b'"')
 
+    async def middling(self, call: Call[Any]) -> Reply:
+        """Give an answer worth compressing."""
+        return Json(b'"' + b"y" * 10_000 + b'"')
+
     async def page(self, call: Call[Any]) -> Reply:
         """Give a page with odd headers."""
         return Response(
@@ -87,6 +92,7 @@ class Handlers:
             Route("GET", "/fail/{how}", self.fail, auth=Auth.NONE),
             Route("GET", "/wait", self.wait, auth=Auth.NONE, waits=True),
             Route("GET", "/slow", self.wait, auth=Auth.NONE),
+            Route("GET", "/middling", self.middling, auth=Auth.NONE),
             Route("GET", "/big", self.big, auth=Auth.NONE),
             Route("GET", "/page", self.page, auth=Auth.NONE, cors=False, over_websocket=False),
             Route("GET", "/ws", self.take, auth=Auth.NONE, over_websocket=False),
@@ -348,6 +354,22 @@ class AnswerTests(SiteCase):
         self.assertEqual(len(answer.body), 2_000_002)
         connection.send(request_bytes("GET", "/open/1"))
         self.assertEqual(connection.answers()[0].status, 200)
+
+    def test_answers_are_compressed_where_wanted(self) -> None:
+        """Only where switched on, for those who take it, and not what is small."""
+        headers = [("Accept-Encoding", "br, gzip")]
+        for switched_on, target, coding in (
+            (False, "/middling", None),
+            (True, "/middling", "gzip"),
+            (True, "/open/1", None),
+            (True, "/big", None),
+        ):
+            self.server.site.settings.compress = switched_on
+            answer = self.server.ask("GET", target, headers=headers)
+            self.assertEqual(answer.headers.get("content-encoding"), coding, target)
+            if coding is not None:
+                self.assertEqual(gzip.decompress(answer.body), b'"' + b"y" * 10_000 + b'"')
+        self.assertNotIn("content-encoding", self.server.ask("GET", "/middling").headers)
 
     def test_a_handler_that_waits_stops_when_the_client_goes(self) -> None:
         """A long-poll ends with its connection; other handlers go on to their end."""
