@@ -34,7 +34,7 @@ from federation.wiring import (
 )
 from homeserver.accounts.local_users import LocalUsers
 from homeserver.accounts.push_rules import DefaultRules
-from homeserver.accounts.wiring import AccountParts, Neighbours, make_accounts, make_keepsakes
+from homeserver.accounts.wiring import AccountParts, Neighbours, make_accounts, make_keepsakes, never
 from homeserver.clock import Clock
 from homeserver.config.sections import Config, ListenerResource
 from homeserver.core import SHARE_OF_BODIES, Following, make_core, make_following, writer_name
@@ -117,6 +117,7 @@ async def start_app(config: Config, folder: Path, reactor: Any) -> App:
     mark = FeedMark(data_dir / "feed.mark")
     epoch = await settle_epoch(database, mark, clock.now_ms())
     await core.feed.start()
+    following = make_following(core, url, reactor, writer)
 
     own = _own_keys(server_name, keys)
     requests = make_requests(core, own, config.federation, config.outbound, reactor)
@@ -132,7 +133,8 @@ async def start_app(config: Config, folder: Path, reactor: Any) -> App:
     elsewhere = Elsewhere(remote_rooms, remote_directories, receiving.received)
     rooms = make_rooms(core, elsewhere, users, keepsakes.direct, config.federation.default_room_version)
     limiter = RateLimiter(config.rate_limits)
-    neighbours = Neighbours(rooms.own_members, requests.queries, limiter, token_seed)
+    is_behind = never if following is None else following.follower.is_behind
+    neighbours = Neighbours(rooms.own_members, requests.queries, limiter, token_seed, is_behind)
     accounts = make_accounts(core, keepsakes, neighbours, config, reactor)
 
     outside = Outside(keepsakes.devices, requests.queries, SpeakingRights(access), _sender_of(outgoing))
@@ -140,6 +142,7 @@ async def start_app(config: Config, folder: Path, reactor: Any) -> App:
 
     masks = MaskCache()
     verdicts = UnreadVerdicts(keepsakes.rule_sets, masks)
+    core.persister.write_beside(verdicts.rows)
     unread = UnreadCounter(database, verdicts)
     core.feed.add_cache(verdicts.apply)
     core.feed.add_cache(unread.apply)
@@ -189,7 +192,6 @@ async def start_app(config: Config, folder: Path, reactor: Any) -> App:
     }
     doorkeepers = Doorkeepers(accounts.sessions, requests.authentication, limiter)
     doors = Doors(doorkeepers, RequestMetrics(registry), clock, routes)
-    following = make_following(core, url, reactor, writer)
     janitor = Janitor(database, core.feed, mark, clock)
     if following is not None:
         following.start()

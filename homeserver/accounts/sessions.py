@@ -91,8 +91,8 @@ class Sessions:
         stores: SessionStores,
         key: TokenKey,
         lifetimes: Lifetimes,
-        admins: Collection[str] = (),
-        is_behind: Callable[[], bool] = lambda: False,
+        admins: Collection[str],
+        is_behind: Callable[[], bool],
     ) -> None:
         """Make tokens with `key`; `admins` are administrators by configuration.
 

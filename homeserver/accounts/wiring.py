@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from attrs import frozen
@@ -78,6 +79,11 @@ class AccountParts:
     workers: Threads
 
 
+def never() -> bool:
+    """Say no: a lone process hears of everything."""
+    return False
+
+
 @frozen(eq=False)
 class Neighbours:
     """What accounts need of others."""
@@ -86,6 +92,8 @@ class Neighbours:
     remote: RemoteProfiles
     limiter: RateLimiter
     token_seed: bytes
+    is_behind: Callable[[], bool] = never
+    """Tells that this process may not have heard of a logout; the database is asked then."""
 
 
 def make_accounts(
@@ -104,7 +112,7 @@ def make_accounts(
         keepsakes,
         accounts,
         passwords,
-        Sessions(stores, key, config.auth.sessions, config.admins),
+        Sessions(stores, key, config.auth.sessions, config.admins, neighbours.is_behind),
         InteractiveAuth(database, key),
         registration,
         Login(name, accounts, passwords, OutsideTokens(config.auth.jwt), registration, neighbours.limiter),

@@ -10,6 +10,8 @@ from homeserver.clock import Clock, Timer
 from homeserver.feed.tail import Feed
 
 POLL_SECONDS = 0.25
+BEHIND_MS = 2_000
+"""A tail that has not been compared with the database for so long may lack what others wrote."""
 
 
 class Follower:
@@ -24,6 +26,11 @@ class Follower:
         self._reading = False
         self._again = False
         self._stopped = True
+        self._current_at = clock.now_ms()
+
+    def is_behind(self) -> bool:
+        """Tell whether the tail may lack what others wrote some seconds ago."""
+        return self._clock.now_ms() - self._current_at > BEHIND_MS
 
     def start(self) -> None:
         """Begin to poll."""
@@ -47,7 +54,9 @@ class Follower:
         try:
             while self._again and not self._stopped:
                 self._again = False
+                asked_at = self._clock.now_ms()
                 await self._feed.catch_up()
+                self._current_at = asked_at
         finally:
             self._reading = False
             self._rest()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import define, field, frozen
 
 from homeserver.accounts.registration import Newcomer
 from homeserver.accounts.sessions import DeviceWish, Granted
-from homeserver.accounts.wiring import AccountParts, Neighbours, make_accounts, make_keepsakes
+from homeserver.accounts.wiring import AccountParts, Neighbours, make_accounts, make_keepsakes, never
 from homeserver.clock import Clock
 from homeserver.config.sections import Auth, Config, RateLimits, Registration, RegistrationMode
 from homeserver.core import Core, make_core
@@ -98,6 +100,7 @@ async def make_world(
     auth: Auth | None = None,
     rate_limits: RateLimits | None = None,
     writer: str = "one",
+    is_behind: Callable[[], bool] = never,
 ) -> World:
     """Wire accounts over a database, which is migrated if need be."""
     await migrate(database)
@@ -112,6 +115,6 @@ async def make_world(
     core = make_core(database, Clock(REACTOR), author, BUDGET, writer)
     await core.feed.start()
     rooms, limiter = Rooms(), RateLimiter(config.rate_limits)
-    neighbours = Neighbours(rooms, NoServers(), limiter, SEED)
+    neighbours = Neighbours(rooms, NoServers(), limiter, SEED, is_behind)
     parts = make_accounts(core, make_keepsakes(core, Rules()), neighbours, config, REACTOR)
     return World(config, core, rooms, parts, limiter)

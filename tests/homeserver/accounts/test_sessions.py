@@ -79,6 +79,18 @@ class SessionsContract:
         await two.core.feed.catch_up()
         await self._refused(self._ask(two, token))
 
+    async def test_a_worker_that_is_behind_asks_the_database(self) -> None:
+        """A worker that cannot have heard of a logout does not trust its memory (security: L5)."""
+        database = await open_database(self.url, REACTOR, pool_size=2)
+        self.addCleanup(database.close)
+        one, two = await self._world(), await make_world(database, writer="two", is_behind=lambda: True)
+        self.addCleanup(two.stop)
+        account = await one.register()
+        token = (await one.login(account)).access_token
+        await self._ask(two, token)
+        await one.parts.keepsakes.devices.remove_all(account.user_nid)
+        await self._refused(self._ask(two, token))
+
     async def test_refreshing_rotates(self) -> None:
         """New tokens work; the old access token works until the new one is used."""
         world = await self._world()

@@ -1,0 +1,44 @@
+"""Tests of following other writers."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock as TaskClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from homeserver.clock import Clock
+from homeserver.feed.following import Follower
+
+
+class SlowFeed:
+    """A feed whose database answers when told to."""
+
+    def __init__(self) -> None:
+        """Start with nothing asked."""
+        self.asked: list[Deferred[None]] = []
+
+    async def catch_up(self) -> None:
+        """Wait for the answer."""
+        self.asked.append(Deferred())
+        await self.asked[-1]
+
+
+class FollowerTests(SynchronousTestCase):
+    """Knowing how far one can be behind."""
+
+    def test_a_tail_that_is_not_compared_is_behind(self) -> None:
+        """While the database does not answer, what is remembered is not to be trusted (security: L5)."""
+        timers, feed = TaskClock(), SlowFeed()
+        follower = Follower(feed, Clock(timers))  # type: ignore[arg-type]
+        follower.start()
+        feed.asked.pop().callback(None)
+        self.assertFalse(follower.is_behind())
+        timers.advance(0.25)
+        timers.advance(3)
+        self.assertTrue(follower.is_behind())
+        feed.asked.pop().callback(None)
+        self.assertTrue(follower.is_behind())
+        timers.advance(0.25)
+        feed.asked.pop().callback(None)
+        self.assertFalse(follower.is_behind())
+        follower.stop()
