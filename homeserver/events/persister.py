@@ -106,6 +106,10 @@ class Persister:
         self._bytes = 0
         self._running = False
 
+    def write_beside(self, more_rows: MoreRows) -> None:
+        """Write these rows with entries from now on; for who needs the persister to come to be."""
+        self._more_rows = more_rows
+
     @property
     def queued(self) -> int:
         """Tell how many pieces wait."""

@@ -132,6 +132,19 @@ class PersisterTests:
         self.assertEqual(await self.head_seq(1), 3)
         self.assertEqual(await self.refs(), [10, 11, 12])
 
+    async def test_rows_beside_entries(self) -> None:
+        """What is written beside entries sees those of the whole batch, once."""
+        await self.begin()
+        seen: list[list[int | None]] = []
+
+        def note(_tx: Transaction, entries: Sequence[NewEntry]) -> Sequence[Rows]:
+            seen.append([entry.ref for entry in entries])
+            return ()
+
+        self.persister.write_beside(note)
+        await self.commit([room_write(1, None, 10), room_write(2, None, 20)])
+        self.assertEqual(seen, [[10, 20]])
+
     async def test_a_lost_head_leaves_the_batch_whole(self) -> None:
         """A room whose head has moved loses all its writes; the other rooms of the batch are committed."""
         await self.begin()
