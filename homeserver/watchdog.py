@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from homeserver.clock import Clock, Timer
 
-TICK = 0.05
-"""Seconds between looks; a stall shorter than that may go unseen."""
+TICK = 0.25
+"""Seconds between looks; a stall shorter than that may go unseen. Each look wakes a process that rests."""
 STALL = 0.05
 """Seconds of lateness that count as a stall."""
 
