@@ -7,7 +7,7 @@ from twisted.internet.task import Clock as TaskClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from homeserver.clock import Clock
-from homeserver.watchdog import Watchdog
+from homeserver.watchdog import TICK, Watchdog
 
 
 class WatchdogTests(SynchronousTestCase):
@@ -19,9 +19,9 @@ class WatchdogTests(SynchronousTestCase):
         registry = CollectorRegistry()
         watchdog = Watchdog(Clock(timers), registry)
         watchdog.start()
-        timers.pump([0.05] * 10)
+        timers.pump([TICK] * 10)
         self.assertLess(watchdog.worst, 0.001)
-        timers.advance(0.25)
+        timers.advance(TICK + 0.2)
         self.assertAlmostEqual(watchdog.worst, 0.2, places=3)
         self.assertEqual(registry.get_sample_value("plait_reactor_stalls_total"), 1)
         watchdog.stop()
