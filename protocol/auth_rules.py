@@ -182,5 +182,10 @@ def may_redact(redaction: Event, target: Event, power: PowerLevels) -> bool:
 
 
 def may_ask_to_redact(sender: UserID, target: Event, power: PowerLevels) -> bool:
-    """Tell whether a user of this server may redact an event: their own, or with the level for it."""
+    """Tell whether a user of this server may redact an event: their own, or with the level for it.
+
+    The create event nobody may: in older versions it would no longer say what room it made (security: S5).
+    """
+    if target.type == CREATE[0]:
+        return False
     return sender == target.sender or power.user(sender) >= power.redact
