@@ -45,17 +45,40 @@ class EduSource(Protocol):
     async def gave_up(self, server: ServerName) -> None:
         """Note that `server` does not answer: what waits for it is bounded, passing EDUs need not be kept."""
 
+    def queued(self, server: ServerName) -> None:
+        """Note that the feed told of an EDU for `server` that was put into the database."""
 
-@frozen
+
+@define
 class DurableEdus:
-    """EDUs that must arrive, kept in the database until they do."""
+    """EDUs that must arrive, kept in the database until they do; asked for only where some may wait.
+
+    The feed tells every process of every EDU after it is committed. So a server for which none was found
+    has none until the feed says so; it is noted before the database is asked, that no word is missed.
+    """
 
     store: OutboundEduStore
+    _without: set[ServerName] = field(factory=set, init=False)
 
     async def take(self, server: ServerName, limit: int) -> EduBatch:
         """Give the oldest EDUs that wait for `server`."""
-        queued = await self.store.next(server, limit)
+        if server in self._without:
+            return EduBatch((), [])
+        if len(self._without) >= MAX_DESTINATIONS:
+            self._without.clear()
+        self._without.add(server)
+        try:
+            queued = await self.store.next(server, limit)
+        except BaseException:
+            self._without.discard(server)
+            raise
+        if queued:
+            self._without.discard(server)
         return EduBatch([one.edu for one in queued], [one.edu_nid for one in queued])
+
+    def queued(self, server: ServerName) -> None:
+        """Ask the database again when `server` has its turn."""
+        self._without.discard(server)
 
     async def delivered(self, server: ServerName, receipt: object) -> None:
         """Forget a batch."""
@@ -102,6 +125,9 @@ class PassingEdus:
 
     async def delivered(self, server: ServerName, receipt: object) -> None:
         """Do nothing: they are forgotten already."""
+
+    def queued(self, server: ServerName) -> None:
+        """Do nothing: these are in no database."""
 
     async def gave_up(self, server: ServerName) -> None:
         """Forget what waits for a server that does not answer."""

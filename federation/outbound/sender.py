@@ -143,11 +143,15 @@ class FederationSender:
 
     async def _wake_for_edu(self, entry: Entry) -> None:
         """Wake the destination for which an EDU waits."""
+        servers: Iterable[ServerName] = ()
         if isinstance(entry.payload, str):
-            self.wake(ServerName(entry.payload))
+            servers = (ServerName(entry.payload),)
         elif entry.ref is not None:
-            for server in await self._parts().records.edus.servers_of([entry.ref]):
-                self.wake(server)
+            servers = await self._parts().records.edus.servers_of([entry.ref])
+        for server in servers:
+            for source in self._parts().sources:
+                source.queued(server)
+            self.wake(server)
 
     async def _load(self, entry: Entry) -> StoredEvent | None:
         """Give the event of an entry."""

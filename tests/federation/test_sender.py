@@ -432,6 +432,15 @@ class EduTests(SenderCase):
         self.assertTrue(all(len(body["edus"]) <= 100 for _, body in self.receiver.transactions))
         self.assertEqual(self.world.database.rows("SELECT * FROM outbound_edus"), [])
 
+    def test_durable_edus_are_found_after_none_were(self) -> None:
+        """That nothing waited before is no reason to leave an EDU lying."""
+        for n in (1, 2):
+            self.home.say("x")
+            self._pass()
+            self._queue(n)
+            self._pass()
+        self.assertEqual(self._numbers(), [1, 2])
+
     def test_durable_edus_survive_outage_and_restart(self) -> None:
         """To-device messages are never lost."""
         self.receiver.answer = lambda _: DEAD
