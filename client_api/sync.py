@@ -92,6 +92,5 @@ class Sync:
                 auth=Auth.GUEST,
                 limit=RateClass.NONE,
                 waits=True,
-                over_websocket=False,
             ),
         )
