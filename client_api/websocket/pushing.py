@@ -54,7 +54,9 @@ class _Cut:
 
     @classmethod
     def of(cls, delta: Delta) -> _Cut:
-        return cls(delta, deque(_groups(delta.by_recency())) or deque([[]]))
+        if len(delta.rooms) <= 1:
+            return cls(delta, deque([list(delta.rooms)]))
+        return cls(delta, deque(_groups(delta.by_recency())))
 
     def next(self) -> bytes:
         """Encode the next frame; all that is no room goes with the last."""
