@@ -14,6 +14,7 @@ from twisted.internet.error import ReactorAlreadyInstalledError
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from homeserver.allocator import give_memory_back
 from homeserver.config.sections import Config
 from homeserver.logs import start_logging
 
@@ -34,6 +35,7 @@ def run_homeserver(config: Config, folder: Path) -> int:
     Returns the exit code: 0 after a clean stop, 1 when it could not start.
     """
     os.umask(0o077)
+    give_memory_back()
     sys.setswitchinterval(SWITCH_INTERVAL)
     start_logging(config.logging)
     try:

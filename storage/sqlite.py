@@ -44,9 +44,10 @@ _PRAGMAS = (
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA temp_store = MEMORY",
-    "PRAGMA cache_size = -8000",
     "PRAGMA journal_size_limit = 67108864",
 )
+WRITER_CACHE_KIB, READER_CACHE_KIB = 8_000, 2_000
+"""Pages kept by a connection; what a reader does not hold, the operating system's cache has."""
 _REFUSED_DATA = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeEncodeError)
 _NUL = "U+0000 in text: the store must escape it"
 
@@ -238,6 +239,7 @@ def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
     )
     for pragma in _PRAGMAS:
         connection.execute(pragma).fetchall()
+    connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB if read_only else WRITER_CACHE_KIB}")
     if read_only:
         connection.execute("PRAGMA query_only = ON")
     return connection

@@ -220,7 +220,7 @@ class Presence(Section, frozen=True, kw_only=True):
 class Caches(Section, frozen=True, kw_only=True):
     """One memory budget in bytes for events, state nodes, room heads and the feed's tail."""
 
-    budget: Positive = 48 * 1024 * 1024
+    budget: Positive = 24 * 1024 * 1024
 
 
 class LogFormat(StrEnum):

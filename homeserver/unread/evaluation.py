@@ -38,7 +38,7 @@ from storage.trie_nodes import run_in_transaction
 from storage.unread import VerdictRow
 
 MAX_ROOMS = 2000
-MAX_NOTED = 10_000
+MAX_NOTED = 2_000
 _CREATE: StateKey = ("m.room.create", "")
 _POWER_LEVELS: StateKey = ("m.room.power_levels", "")
 _MAY_CARRY_MENTION = (EventClass.MESSAGE, EventClass.ENCRYPTED)
