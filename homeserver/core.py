@@ -84,9 +84,7 @@ def make_core(database: Database, clock: Clock, author: Author, budget: int, wri
     preparation = Preparation(nids, stored)
     events = LocalEvents(preparation, heads, state, persister, author, clock)
     rooms = NewRooms(preparation, persister, author)
-    return Core(
-        database, clock, nids, stored, nodes, state, heads, feed, persister, events, rooms, author
-    )
+    return Core(database, clock, nids, stored, nodes, state, heads, feed, persister, events, rooms, author)
 
 
 def make_following(core: Core, dsn: str, reactor: Any, writer: str) -> Following | None:

@@ -18,7 +18,8 @@ _COUNTS = (
     f" AND membership IN ({int(Membership.JOIN)}, {int(Membership.INVITE)}) GROUP BY room_nid, membership"
 )
 _FIRST = (
-    "SELECT m.room_nid, m.event_nid, u.user_id FROM memberships AS m JOIN users AS u ON u.user_nid = m.user_nid"
+    "SELECT m.room_nid, m.event_nid, u.user_id"
+    " FROM memberships AS m JOIN users AS u ON u.user_nid = m.user_nid"
     " WHERE m.room_nid = ? AND m.membership = ? ORDER BY m.event_nid LIMIT ?"
 )
 _FIRST_OF_MANY = (

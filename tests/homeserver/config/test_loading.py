@@ -62,7 +62,9 @@ class MistakeTests(SynchronousTestCase):
 
     def test_unknown_key(self) -> None:
         """An unknown key is named with its line."""
-        self.assert_refused("database:\n  uri: sqlite:///x\n", "homeserver.yaml:3:", "database.uri", "unknown key")
+        self.assert_refused(
+            "database:\n  uri: sqlite:///x\n", "homeserver.yaml:3:", "database.uri", "unknown key"
+        )
         self.assert_refused("listners: []\n", "homeserver.yaml:2:", "listners", "unknown key")
 
     def test_wrong_type(self) -> None:
@@ -77,7 +79,9 @@ class MistakeTests(SynchronousTestCase):
     def test_nonsense_values(self) -> None:
         """Values that fit their type but not their meaning are named."""
         self.assert_refused("database: {url: mysql://x}\n", "database.url")
-        self.assert_refused("outbound:\n  ip_denylist: [10.0.0.0/8, nonsense]\n", ":3:", "outbound.ip_denylist")
+        self.assert_refused(
+            "outbound:\n  ip_denylist: [10.0.0.0/8, nonsense]\n", ":3:", "outbound.ip_denylist"
+        )
         self.assert_refused("admins: ['@a:elsewhere.org']\n", "admins[0]")
         self.assert_refused("federation: {default_room_version: '99'}\n", "federation.default_room_version")
         self.assert_refused("registration: {shared_secret: changeme}\n", "registration.shared_secret")
