@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from attrs import frozen
-from protocol.xmatrix import XMatrix, parse_xmatrix
 
 from federation.backoff import Backoff
 from federation.key_ring import KeyNeed, KeyRing
@@ -21,6 +20,7 @@ from protocol.canonical_json import JsonValue, decode, encode
 from protocol.errors import Forbidden, Unauthorized
 from protocol.identifiers import KeyID, ServerName
 from protocol.signing import InvalidSignature, decode_base64
+from protocol.xmatrix import XMatrix, parse_xmatrix
 
 MAX_HEADERS = 5
 """X-Matrix headers looked at; a request with more is refused."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from attrs import define, frozen
-from protocol.xmatrix import build_xmatrix
 
 from federation.backoff import Backoff
 from federation.discovery import Discovery, Located
@@ -23,6 +22,7 @@ from homeserver.http.outbound_errors import AnswerTooLarge, OutboundError, Timed
 from protocol.canonical_json import JsonObject, JsonValue, decode_lax, encode
 from protocol.errors import Forbidden, MatrixError
 from protocol.identifiers import ServerName
+from protocol.xmatrix import build_xmatrix
 
 USER_AGENT = "Plait"
 SMALL = 1024 * 1024

@@ -6,10 +6,10 @@ Source: server-server-api.md, "Transactions"; "PDUs"; federation checklist, "Sen
 from __future__ import annotations
 
 from attrs import frozen
-from protocol.events import Event
 
 from federation.ports import RoomServers
 from homeserver.events.stored import StoredEvent
+from protocol.events import Event
 from protocol.identifiers import ServerName, server_of
 
 

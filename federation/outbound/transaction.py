@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attrs import frozen
-from protocol.events import Event
 
 from protocol.canonical_json import decode, encode
 from protocol.errors import MatrixError
+from protocol.events import Event
 from protocol.identifiers import ServerName
 from protocol.limits import MAX_EDUS, MAX_PDUS
 

@@ -12,11 +12,11 @@ from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from attrs import frozen
-from protocol.auth_rules import check_auth
 
 from federation.resident.access import RoomAccess
 from homeserver.events.heads import RoomHead
 from homeserver.events.unplaced import Unplaced
+from protocol.auth_rules import check_auth
 from protocol.canonical_json import JsonObject, encode_lax
 from protocol.errors import Forbidden, IncompatibleRoomVersion
 from protocol.events import EventDraft, Links, event_of
