@@ -28,7 +28,7 @@ from homeserver.http.calls import Query, Response, TakeOver
 from homeserver.http.client_address import TrustedProxies
 from homeserver.http.dispatch import Admission, Asked, Dispatcher
 from homeserver.http.routing import Match, Route
-from protocol.errors import BadJson, MatrixError, TooLarge
+from protocol.errors import BadJson, InvalidParam, MatrixError, TooLarge
 
 MAX_DISCARDED = 65_536
 """Bytes of a refused request's body that are read and dropped to keep the connection."""
@@ -201,9 +201,12 @@ class HttpRequest(http.Request):
         for header in authorization:
             if header[:7].lower() == b"bearer ":
                 return str(header[7:].strip(), "latin-1")
-        if self._settings.query_tokens and b"access_token=" in self.uri:
+        if not self._settings.query_tokens or b"access_token=" not in self.uri:
+            return None
+        try:
             return Query(self.uri.partition(b"?")[2]).get("access_token")
-        return None
+        except InvalidParam:
+            return None
 
     def _not_admitted(self, failure: Failure) -> None:
         """Remember a refusal that came while the body was still on its way."""

@@ -22,6 +22,11 @@ RECEIVE_SECONDS = 120.0
 """How long a request may take to arrive, body included; a drip does not extend it."""
 MAX_HEADERS = 100
 _FOLDS = (b" ", b"\t")
+_REFUSAL = b'{"errcode":"M_UNRECOGNIZED","error":"This is not an HTTP request"}'
+_BAD_REQUEST = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(_REFUSAL), _REFUSAL)
+)
 
 
 class Channel(HTTPChannel):
@@ -58,9 +63,15 @@ class Channel(HTTPChannel):
     def lineReceived(self, line: bytes) -> None:
         """Take a line of the head; one that goes on with the line before it is refused (security: C15)."""
         if line[:1] in _FOLDS:
-            self._respondToBadRequestAndDisconnect()  # type: ignore[no-untyped-call]  # Twisted's
+            self._respondToBadRequestAndDisconnect()
         else:
             super().lineReceived(line)  # type: ignore[no-untyped-call]  # Twisted's
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        """Refuse what is not even HTTP, in the form of every other refusal."""
+        transport: Any = self.transport
+        transport.write(_BAD_REQUEST)
+        self.loseConnection()  # type: ignore[no-untyped-call]  # Twisted's
 
     def allContentReceived(self) -> None:
         """End the deadline: the request is in."""
