@@ -1,0 +1,1 @@
+"""Bad input of all kinds for every endpoint of a whole server in memory."""
