@@ -137,6 +137,15 @@ def targets_of(route: Route, words: Vocabulary) -> st.SearchStrategy[str]:
     return st.tuples(path, query).map(lambda pair: f"{pair[0]}?{pair[1]}" if pair[1] else pair[0])
 
 
+def right_target(route: Route, words: Vocabulary) -> str:
+    """Give a right request target."""
+    parts = [
+        _quote(words.parts[piece.strip("{}*")][0]) if piece.startswith("{") else piece
+        for piece in route.paths[0].split("/")
+    ]
+    return "/".join(parts)
+
+
 def _piece(piece: str, words: Vocabulary) -> st.SearchStrategy[str]:
     if not piece.startswith("{"):
         return st.just(piece)
@@ -168,6 +177,13 @@ def _places(value: Any, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
     for name, child in inner:
         yield (*path, name)
         yield from _places(child, (*path, name))
+
+
+def each_altered(value: Any, others: Sequence[Any]) -> Iterator[Any]:
+    """Give a JSON value as often as it has parts, each part in turn exchanged for each of `others`."""
+    for path in _places(value, ()):
+        for other in others:
+            yield _exchange(value, path, other, remove=False)
 
 
 def _exchange(value: Any, path: tuple[Any, ...], new: Any, remove: bool) -> Any:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from attrs import frozen
 from hypothesis import HealthCheck, Phase, given, settings
@@ -22,14 +23,47 @@ from homeserver.http.routing import Auth, Route
 from tests.homeserver.http.helpers import Answer, request_bytes
 from tests.scenarios.fuzz.examples import bodies, vocabulary
 from tests.scenarios.fuzz.federating import Shapes
-from tests.scenarios.fuzz.shapes import bodies_of, targets_of
+from tests.scenarios.fuzz.shapes import bodies_of, each_altered, right_target, targets_of, to_bytes
 from tests.scenarios.fuzz.world import HERE, REMOTE_USER, THERE, FuzzServer, start
+from tests.storage.helpers import postgres_server
 
-EXAMPLES = int(os.environ.get("PLAIT_TEST_FUZZ", "20"))
+EXAMPLES = int(os.environ.get("PLAIT_TEST_FUZZ", "12"))
 """Requests for each endpoint."""
 SHOWN = 30
 DELIBERATE = {502, 503, 504}
 """What says that another server or the moment is to blame."""
+
+BREAKING: tuple[Any, ...] = (
+    "\0",
+    "a\0b",
+    "\ud800",
+    "",
+    "x" * 300,
+    "é" * 200,
+    2**63,
+    2**70,
+    -1,
+    1.5,
+    None,
+    True,
+    [],
+    {},
+)
+BREAKING += ([None], {"\0": 1}, {"": {}}, {"@a:b": {}}, ["a", "a"], "9" * 400)
+"""Values that some column, number type or encoding cannot hold, or that are of another type."""
+BREAKING_PATHS = (
+    "%00",
+    "a%00b",
+    "%F0%9F%A6%9C",
+    "x" * 300,
+    "%C3%A9" * 200,
+    "9" * 40,
+    "%2F",
+    "@a:b",
+    "!a",
+    "$",
+    "%20",
+)
 
 
 @frozen
@@ -41,17 +75,21 @@ class Case:
     body: bytes | None
 
 
-class BadInputTests(TestCase):
-    """A whole server, asked for nonsense."""
+class BadInputContract:
+    """A whole server, asked for nonsense, on whatever database a subclass chooses."""
 
     timeout = 300
+
+    def database_url(self) -> str:
+        """Give an empty database."""
+        raise AssertionError("a subclass chooses")
 
     async def setUp(self) -> None:
         """Start it."""
         self.patch(federation.wiring, "createResolver", lambda: None)
         folder = Path(self.mktemp())
         folder.mkdir(parents=True)
-        self.server: FuzzServer = await start(folder)
+        self.server: FuzzServer = await start(folder, self.database_url())
         self.faults: dict[object, str] = {}
         self.addCleanup(self.server.stop)
         self.words = vocabulary(self.server, await self._tokens())
@@ -69,6 +107,16 @@ class BadInputTests(TestCase):
                 )
             await self.server.mend()
             self.words = vocabulary(self.server, await self._tokens())
+        await self._conclude()
+
+    async def test_each_part_in_turn(self) -> None:
+        """No part of a right request can be exchanged for what breaks a database (security: K2)."""
+        for route in self.routes(Auth.NONE, Auth.OPTIONAL, Auth.GUEST, Auth.USER):
+            for case in self._in_turn(route):
+                await self._try(
+                    route, case, partial(self.server.as_user, case.method, case.target, case.body)
+                )
+            await self.server.mend()
         await self._conclude()
 
     async def test_servers(self) -> None:
@@ -135,6 +183,19 @@ class BadInputTests(TestCase):
         targets = targets_of(route, self.words)
         return st.builds(Case, st.just(route.method), targets, body)
 
+    def _in_turn(self, route: Route) -> Iterator[Case]:
+        """Make right requests of a route with one part of body or path exchanged."""
+        right = right_target(route, self.words)
+        examples = bodies(self.server, route)
+        for example in examples:
+            for body in each_altered(example, BREAKING):
+                yield Case(route.method, right, to_bytes(body))
+        parts = right.split("/")
+        for index, piece in enumerate(route.paths[0].split("/")):
+            for odd in BREAKING_PATHS if piece.startswith("{") else ():
+                target = "/".join([*parts[:index], odd, *parts[index + 1 :]])
+                yield Case(route.method, target, to_bytes(examples[0]) if examples else None)
+
     def _signatures(self, case: Case) -> Iterator[str | None]:
         right = self.server.signature(case.method, case.target, case.body)
         yield None
@@ -182,6 +243,25 @@ class BadInputTests(TestCase):
         found = list(self.faults.values())
         if found:
             self.fail(f"{len(found)} faults:\n\n" + "\n\n".join(found[:SHOWN]))
+
+
+class BadInputOnSqliteTests(BadInputContract, TestCase):
+    """On SQLite."""
+
+    def database_url(self) -> str:
+        """Give a file in the data folder."""
+        return "sqlite:///homeserver.db"
+
+
+class BadInputOnPostgresTests(BadInputContract, TestCase):
+    """On PostgreSQL, which keeps no U+0000 in text."""
+
+    def database_url(self) -> str:
+        """Make a database."""
+        server = postgres_server()
+        url = server.create_database()
+        self.addCleanup(server.drop_database, url)
+        return url
 
 
 TOKENS = (
