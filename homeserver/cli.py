@@ -43,7 +43,7 @@ def run(path: Path) -> None:
     # The reactor is installed by the import, which other commands should not pay for.
     from homeserver.process import run_homeserver
 
-    sys.exit(run_homeserver(config, path.absolute().parent))
+    sys.exit(run_homeserver(config, path))
 
 
 @main.command()

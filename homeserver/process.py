@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from homeserver.allocator import give_memory_back
 from homeserver.config.sections import Config
+from homeserver.greeting import next_steps
 from homeserver.logs import start_logging
 
 SWITCH_INTERVAL = 0.0005
@@ -29,8 +30,8 @@ GC_THRESHOLDS = (50_000, 20, 50)
 _log = Logger()
 
 
-def run_homeserver(config: Config, folder: Path) -> int:
-    """Run a homeserver until a signal ends it; `folder` is where relative paths start.
+def run_homeserver(config: Config, path: Path) -> int:
+    """Run a homeserver until a signal ends it; relative paths start at the folder of the file at `path`.
 
     Returns the exit code: 0 after a clean stop, 1 when it could not start.
     """
@@ -53,7 +54,9 @@ def run_homeserver(config: Config, folder: Path) -> int:
 
     async def start() -> None:
         nonlocal app
-        app = await start_app(config, folder, reactor)
+        app = await start_app(config, path.absolute().parent, reactor)
+        for line in next_steps(config, path):
+            _log.info("{line}", line=line)
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)

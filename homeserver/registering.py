@@ -49,11 +49,12 @@ def register_user(config: Config, url: str | None, username: str, password: str,
 def _base_url(config: Config) -> str:
     for listener in config.listeners:
         if ListenerResource.CLIENT in listener.resources:
-            return _listener_url(listener)
+            return listener_url(listener)
     raise RegistrationFailed("no listener serves the client API; give --url")
 
 
-def _listener_url(listener: Listener) -> str:
+def listener_url(listener: Listener) -> str:
+    """Give the URL at which a listener is reached on this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listener.bind[0], listener.bind[0])  # noqa: S104
     scheme = "https" if listener.tls else "http"
     return f"{scheme}://[{host}]:{listener.port}" if ":" in host else f"{scheme}://{host}:{listener.port}"
