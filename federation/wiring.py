@@ -106,6 +106,8 @@ def make_requests(
     clock, random, identity = core.clock, SystemRandom(), own.identity
     allowed = federation.allow_list
     allow_list = None if allowed is None else frozenset(map(ServerName, allowed))
+    if not federation.enabled:
+        allow_list = frozenset()
     agent = make_agent(outbound, reactor)
     backoff = Backoff(DestinationStore(core.database), clock, int(federation.max_backoff * 1000), random)
     resolver = SystemResolver(reactor.nameResolver, createResolver())

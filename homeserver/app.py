@@ -6,7 +6,7 @@ It alone may import anything. Parts with many pieces of their own are wired besi
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from client_api.wiring import ClientParts, client_routes, web_routes
 from federation.joining import Arrivals
 from federation.missing_events import FetchedEvents
 from federation.own_keys import OwnKeys
+from federation.remote_rooms import RemoteDirectories
+from federation.resident.access import RoomAccess
 from federation.wiring import (
     Answering,
     Inbound,
@@ -37,19 +39,20 @@ from homeserver.accounts.push_rules import DefaultRules
 from homeserver.accounts.wiring import AccountParts, Neighbours, make_accounts, make_keepsakes, never
 from homeserver.clock import Clock
 from homeserver.config.sections import Config, ListenerResource
-from homeserver.core import SHARE_OF_BODIES, Following, make_core, make_following, writer_name
-from homeserver.ephemeral.wiring import Outside, make_passing
+from homeserver.core import SHARE_OF_BODIES, Core, Following, make_core, make_following, writer_name
+from homeserver.ephemeral.wiring import Outside, Passing, make_passing
 from homeserver.epoch import FeedMark, settle_epoch
 from homeserver.events.building import Author
-from homeserver.events.wiring import make_receiving
-from homeserver.history.wiring import make_history
+from homeserver.events.wiring import Receiving, make_receiving
+from homeserver.history.wiring import History, make_history
 from homeserver.http.dispatch import Doorkeepers
 from homeserver.http.metrics import MetricsPage, RequestMetrics
 from homeserver.http.rate_limits import RateLimiter
+from homeserver.http.routing import Route
 from homeserver.janitor import Janitor
 from homeserver.key_files import KeyFile, load_or_make_keys, load_or_make_secret
 from homeserver.listening import Doors, ListeningPort, close_listeners, open_listeners
-from homeserver.rooms.wiring import Elsewhere, make_rooms
+from homeserver.rooms.wiring import Elsewhere, Rooms, make_rooms
 from homeserver.sync import wiring as sync_wiring
 from homeserver.sync.long_poll import LongPoll
 from homeserver.sync.waiting import Waiters
@@ -61,7 +64,6 @@ from protocol.canonical_json import JsonObject, encode
 from protocol.identifiers import ServerName
 from protocol.server_keys import OldKey
 from protocol.unread import classify
-from storage.database import Database
 from storage.engines import open_database
 from storage.migrate import migrate
 
@@ -69,39 +71,113 @@ _log = Logger()
 
 
 @frozen(eq=False)
+class Foundation:
+    """What everything stands on: the core over an open database, and who this server is."""
+
+    config: Config
+    folder: Path
+    reactor: Any
+    core: Core
+    own: OwnKeys
+    token_seed: bytes
+    mark: FeedMark
+    epoch: int
+    writer: str
+    following: Following | None
+
+
+@frozen(eq=False)
+class Talk:
+    """Talk with other servers."""
+
+    requests: Requests
+    outgoing: Outgoing
+    access: RoomAccess
+    receiving: Receiving
+    directories: RemoteDirectories
+
+
+@frozen(eq=False)
+class Services:
+    """What clients and servers call."""
+
+    users: LocalUsers
+    rooms: Rooms
+    accounts: AccountParts
+    passing: Passing
+    limiter: RateLimiter
+
+
+@frozen(eq=False)
+class Sight:
+    """What clients see: sync, history, the push over WebSockets."""
+
+    history: History
+    polls: LongPoll
+    websocket: WebSocketApi
+
+
+@frozen(eq=False)
 class App:
     """A running homeserver."""
 
-    database: Database
-    ports: list[ListeningPort]
-    outgoing: Outgoing
-    inbound: Inbound
-    requests: Requests
+    base: Foundation
+    talk: Talk
     accounts: AccountParts
-    janitor: Janitor
-    following: Following | None
-    watchdog: Watchdog
+    inbound: Inbound
     websocket: WebSocketApi
+    janitor: Janitor
+    watchdog: Watchdog
+    ports: list[ListeningPort]
 
     async def stop(self) -> None:
         """Take no more connections, finish what is acknowledged, and close everything."""
         await close_listeners(self.ports)
         await self.websocket.stop()
         self.inbound.staged.stop()
-        await self.outgoing.stop()
+        await self.talk.outgoing.stop()
         await self.accounts.upkeep.stop()
         self.accounts.workers.stop()
-        if self.following is not None:
-            self.following.stop()
+        if self.base.following is not None:
+            self.base.following.stop()
         self.janitor.stop()
         self.watchdog.stop()
-        await self.requests.agent.close()
-        await self.database.close()
+        await self.talk.requests.agent.close()
+        await self.base.core.database.close()
         _log.info("stopped")
 
 
 async def start_app(config: Config, folder: Path, reactor: Any) -> App:
     """Put a homeserver together and start it; `folder` is where relative paths begin."""
+    base = await _lay_foundation(config, folder, reactor)
+    talk = _open_talk(base)
+    services = _make_services(base, talk)
+    sight = _open_sight(base, talk, services)
+    inbound = _make_inbound(base, talk, services)
+    registry = CollectorRegistry()
+    routes = _routes(base, talk, services, sight, inbound) | {
+        ListenerResource.METRICS: MetricsPage(registry).routes() if config.metrics.enabled else ()
+    }
+    clock, accounts = base.core.clock, services.accounts
+    doorkeepers = Doorkeepers(accounts.sessions, talk.requests.authentication, services.limiter)
+    doors = Doors(doorkeepers, RequestMetrics(registry), clock, routes)
+    janitor = Janitor(base.core.database, base.core.feed, base.mark, clock)
+    watchdog = Watchdog(clock, registry)
+    if base.following is not None:
+        base.following.start()
+    janitor.start()
+    watchdog.start()
+    accounts.upkeep.start()
+    if config.federation.enabled:
+        await talk.outgoing.start()
+        await inbound.staged.resume()
+    ports = open_listeners(config, folder, doors, reactor)
+    _log.info("{name} is ready", name=config.server_name)
+    return App(base, talk, accounts, inbound, sight.websocket, janitor, watchdog, ports)
+
+
+async def _lay_foundation(config: Config, folder: Path, reactor: Any) -> Foundation:
+    """Read or make the keys, open and migrate the database, and build the core on it."""
     data_dir = folder / config.data_dir
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys = load_or_make_keys(data_dir / "signing.key")
@@ -109,45 +185,60 @@ async def start_app(config: Config, folder: Path, reactor: Any) -> App:
     url = database_url(config, data_dir)
     database = await open_database(url, reactor, pool_size=config.database.pool_size)
     await migrate(database)
-
     clock, writer = Clock(reactor), writer_name()
-    server_name = ServerName(config.server_name)
-    author = Author(server_name, keys.signing, classify)
+    author = Author(ServerName(config.server_name), keys.signing, classify)
     core = make_core(database, clock, author, config.caches.budget, writer)
     mark = FeedMark(data_dir / "feed.mark")
     epoch = await settle_epoch(database, mark, clock.now_ms())
     await core.feed.start()
     following = make_following(core, url, reactor, writer)
+    own = _own_keys(author.server_name, keys)
+    return Foundation(config, folder, reactor, core, own, token_seed, mark, epoch, writer, following)
 
-    own = _own_keys(server_name, keys)
-    requests = make_requests(core, own, config.federation, config.outbound, reactor)
-    outgoing = make_outgoing(core, requests, clock, writer)
-    access = make_access(core)
-    receiving = make_receiving(core, FetchedEvents(requests.client))
-    arrivals = Arrivals(receiving.imports, receiving.gaps, core.nids)
-    remote_rooms = make_remote_rooms(core, own, requests, arrivals, receiving.outside)
-    remote_directories = make_remote_directories(requests)
 
-    users = LocalUsers(database)
+def _open_talk(base: Foundation) -> Talk:
+    """Build what asks other servers, sends to them, and places what they send."""
+    core, config = base.core, base.config
+    requests = make_requests(core, base.own, config.federation, config.outbound, base.reactor)
+    return Talk(
+        requests,
+        make_outgoing(core, requests, core.clock, base.writer),
+        make_access(core),
+        make_receiving(core, FetchedEvents(requests.client)),
+        make_remote_directories(requests),
+    )
+
+
+def _make_services(base: Foundation, talk: Talk) -> Services:
+    """Build rooms, accounts, and what passes."""
+    core, config, receiving, requests = base.core, base.config, talk.receiving, talk.requests
+    users, limiter = LocalUsers(core.database), RateLimiter(config.rate_limits)
     keepsakes = make_keepsakes(core, DefaultRules())
-    elsewhere = Elsewhere(remote_rooms, remote_directories, receiving.received)
+    arrivals = Arrivals(receiving.imports, receiving.gaps, core.nids)
+    remote_rooms = make_remote_rooms(core, base.own, requests, arrivals, receiving.outside)
+    elsewhere = Elsewhere(remote_rooms, talk.directories, receiving.received)
     rooms = make_rooms(core, elsewhere, users, keepsakes.direct, config.federation.default_room_version)
-    limiter = RateLimiter(config.rate_limits)
-    is_behind = never if following is None else following.follower.is_behind
-    neighbours = Neighbours(rooms.own_members, requests.queries, limiter, token_seed, is_behind)
-    accounts = make_accounts(core, keepsakes, neighbours, config, reactor)
-
-    outside = Outside(keepsakes.devices, requests.queries, SpeakingRights(access), _sender_of(outgoing))
+    is_behind = never if base.following is None else base.following.follower.is_behind
+    neighbours = Neighbours(rooms.own_members, requests.queries, limiter, base.token_seed, is_behind)
+    accounts = make_accounts(core, keepsakes, neighbours, config, base.reactor)
+    outside = Outside(
+        keepsakes.devices, requests.queries, SpeakingRights(talk.access), _sender_of(talk.outgoing)
+    )
     passing = make_passing(core, outside, presence=config.presence.enabled)
+    return Services(users, rooms, accounts, passing, limiter)
 
-    masks = MaskCache()
-    verdicts = UnreadVerdicts(keepsakes.rule_sets, masks)
+
+def _open_sight(base: Foundation, talk: Talk, services: Services) -> Sight:
+    """Build sync, history and WebSockets, and let them follow the feed."""
+    core, passing, accounts = base.core, services.passing, services.accounts
+    keepsakes = accounts.keepsakes
+    verdicts = UnreadVerdicts(keepsakes.rule_sets, MaskCache())
+    unread = UnreadCounter(core.database, verdicts)
     core.persister.write_beside(verdicts.rows)
-    unread = UnreadCounter(database, verdicts)
     core.feed.add_cache(verdicts.apply)
     core.feed.add_cache(unread.apply)
-    sync_core = sync_wiring.Core(database, core.feed, core.nids, core.nodes)
-    budget = int(config.caches.budget * SHARE_OF_BODIES)
+    sync_core = sync_wiring.Core(core.database, core.feed, core.nids, core.nodes)
+    budget = int(base.config.caches.budget * SHARE_OF_BODIES)
     readers = sync_wiring.make_readers(sync_core, bodies_budget=budget)
     suppliers = sync_wiring.Suppliers(
         passing.receipts,
@@ -158,55 +249,62 @@ async def start_app(config: Config, folder: Path, reactor: Any) -> App:
         keepsakes.ignored,
         unread,
     )
-    session_feed = sync_wiring.make_session_feed(sync_core, readers, suppliers, epoch=epoch)
-    history = make_history(sync_core, readers, keepsakes.ignored, receiving.gaps)
-    waiters = Waiters(database, readers.rooms, clock)
+    session_feed = sync_wiring.make_session_feed(sync_core, readers, suppliers, epoch=base.epoch)
+    waiters = Waiters(core.database, readers.rooms, core.clock)
     core.feed.add_session_listener(waiters.apply)
-    passing.ring.on_typing(waiters.wake_room)
-    polls = LongPoll(session_feed, waiters, clock)
-
-    answering = Answering(
-        receiving, rooms, users, accounts.profiles, passing.keys, passing.incoming.handlers()
-    )
-    inbound = make_inbound(core, own, requests, access, answering)
-    parts = ClientParts(core, rooms, accounts, passing, history, polls, remote_directories, limiter)
-
+    passing.wake_by(waiters.wake_room)
+    polls = LongPoll(session_feed, waiters, core.clock)
     sockets = WebSocketParts(
         accounts.sessions,
         accounts.filters,
         session_feed,
         polls,
         waiters,
-        rooms.conversations,
-        limiter,
+        services.rooms.conversations,
+        services.limiter,
         passing.presences,
     )
-    websocket = make_websocket(sockets, core.feed, clock, config)
+    return Sight(
+        make_history(sync_core, readers, keepsakes.ignored, talk.receiving.gaps),
+        polls,
+        make_websocket(sockets, core.feed, core.clock, base.config),
+    )
 
-    registry = CollectorRegistry()
-    routes = {
-        ListenerResource.CLIENT: (*client_routes(parts, config), *websocket.routes()),
+
+def _make_inbound(base: Foundation, talk: Talk, services: Services) -> Inbound:
+    """Build what answers other servers."""
+    passing = services.passing
+    answering = Answering(
+        talk.receiving,
+        services.rooms,
+        services.users,
+        services.accounts.profiles,
+        passing.keys,
+        passing.incoming.handlers(),
+    )
+    return make_inbound(base.core, base.own, talk.requests, talk.access, answering)
+
+
+def _routes(
+    base: Foundation, talk: Talk, services: Services, sight: Sight, inbound: Inbound
+) -> dict[ListenerResource, Sequence[Route]]:
+    """List what each resource of a listener serves."""
+    config = base.config
+    parts = ClientParts(
+        base.core,
+        services.rooms,
+        services.accounts,
+        services.passing,
+        sight.history,
+        sight.polls,
+        talk.directories,
+        services.limiter,
+    )
+    return {
+        ListenerResource.CLIENT: (*client_routes(parts, config), *sight.websocket.routes()),
         ListenerResource.WEB: web_routes(parts),
         ListenerResource.FEDERATION: inbound.routes if config.federation.enabled else (),
-        ListenerResource.METRICS: MetricsPage(registry).routes() if config.metrics.enabled else (),
     }
-    doorkeepers = Doorkeepers(accounts.sessions, requests.authentication, limiter)
-    doors = Doors(doorkeepers, RequestMetrics(registry), clock, routes)
-    janitor = Janitor(database, core.feed, mark, clock)
-    if following is not None:
-        following.start()
-    janitor.start()
-    watchdog = Watchdog(clock, registry)
-    watchdog.start()
-    accounts.upkeep.start()
-    if config.federation.enabled:
-        await outgoing.start()
-        await inbound.staged.resume()
-    ports = open_listeners(config, folder, doors, reactor)
-    _log.info("{name} is ready", name=server_name)
-    return App(
-        database, ports, outgoing, inbound, requests, accounts, janitor, following, watchdog, websocket
-    )
 
 
 def database_url(config: Config, data_dir: Path) -> str:

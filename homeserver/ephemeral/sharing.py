@@ -58,6 +58,11 @@ class RoomSharing:
         """Give the servers that share a room with a user, our own among them."""
         return {server for head in self._heads_of(user_id) for server in head.servers}
 
+    def rooms_of(self, user_id: UserID) -> tuple[int, ...]:
+        """Give the nids of the rooms a user of known presence is in, as far as they were read."""
+        user_nid = self.nids.known_user(user_id)
+        return () if user_nid is None else self._rooms.get(user_nid, ())
+
     def apply(self, entries: Sequence[Entry]) -> None:
         """Follow the feed: who joined or left is to be read again."""
         for entry in entries:
@@ -65,8 +70,7 @@ class RoomSharing:
                 self._rooms.pop(entry.user_nid, None)
 
     def _heads_of(self, user_id: UserID) -> Iterator[RoomHead]:
-        user_nid = self.nids.known_user(user_id)
-        for room_nid in self._rooms.get(user_nid, ()) if user_nid is not None else ():
+        for room_nid in self.rooms_of(user_id):
             head = self.heads.peek(room_nid)
             if head is not None:
                 yield head

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Iterable
 
 from attrs import frozen
 
@@ -32,6 +33,11 @@ class Passing:
     keys: DeviceKeys
     incoming: IncomingEdus
 
+    def wake_by(self, wake_room: Callable[[int], None]) -> None:
+        """Have `wake_room` called with the nid of each room whose members have something new to see."""
+        self.ring.on_typing(wake_room)
+        self.ring.on_presence(lambda user_id: _each(wake_room, self.sharing.rooms_of(user_id)))
+
 
 @frozen(eq=False)
 class Outside:
@@ -59,3 +65,8 @@ def make_passing(core: Core, outside: Outside, *, presence: bool) -> Passing:
     keys = DeviceKeys(name, core.database, core.persister, nids, devices, outside.remote)
     incoming = IncomingEdus(nids, outside.rights, typing, receipts, presences, to_device, keys)
     return Passing(ring, sharing, typing, receipts, presences, to_device, keys, incoming)
+
+
+def _each(wake: Callable[[int], None], room_nids: Iterable[int]) -> None:
+    for room_nid in room_nids:
+        wake(room_nid)

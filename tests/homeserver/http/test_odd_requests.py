@@ -1,4 +1,4 @@
-"""Tests of requests that are odd before any endpoint sees them: each has an answer like all errors."""
+"""Tests of what is no HTTP, or hardly: every refusal is JSON with an errcode and a sentence."""
 
 from __future__ import annotations
 

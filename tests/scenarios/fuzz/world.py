@@ -153,7 +153,7 @@ class FuzzServer:
         def count(tx: Transaction) -> dict[str, int]:
             return {str(name): int(number) for name, number in tx.all(sql)}
 
-        return await self.app.database.read(count)
+        return await self.app.base.core.database.read(count)
 
     async def settled(self) -> dict[str, int]:
         """Give the state once nothing under way changes it any more."""
@@ -217,7 +217,7 @@ async def start(folder: Path, url: str) -> FuzzServer:
         }
         server.token = (await server.do("POST", "/_matrix/client/v3/register", body))["access_token"]
     await server.open_room()
-    server.tables = await app.database.read(_tables)
+    server.tables = await app.base.core.database.read(_tables)
     return server
 
 
@@ -245,7 +245,7 @@ def _tables(tx: Transaction) -> tuple[str, ...]:
 async def _know_key(server: FuzzServer) -> None:
     public = bytes(server.key.verify_key)
     key = StoredKey(THERE, server.key.key_id, public, FAR, False, 0, b"{}")
-    await ServerKeyStore(server.app.database).keep([key])
+    await ServerKeyStore(server.app.base.core.database).keep([key])
 
 
 async def _join_from_there(server: FuzzServer) -> None:
