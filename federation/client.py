@@ -114,7 +114,7 @@ class FederationClient:
         return events[:limit]
 
     async def _get(self, server: ServerName, uri: str, max_bytes: int) -> JsonObject:
-        seconds = 120 if max_bytes == LARGE else 30
+        seconds = 120.0 if max_bytes == LARGE else None
         return await self.requests.signed(ServerRequest(server, "GET", uri, None, max_bytes, seconds))
 
     async def _events(

@@ -13,11 +13,12 @@ from collections.abc import Collection
 from attrs import define, frozen
 
 from federation.backoff import Backoff
-from federation.discovery import Discovery, Located
+from federation.discovery import Discovery
 from federation.failures import BadAnswer, NoAnswer, Refused, Unreachable
 from federation.own_keys import Identity
 from homeserver.clock import Clock
 from homeserver.http.agent import Limits, OutboundAgent, OutboundAnswer, OutboundRequest
+from homeserver.http.dialing import Place
 from homeserver.http.outbound_errors import AnswerTooLarge, OutboundError, TimedOut
 from protocol.canonical_json import JsonObject, JsonValue, decode_lax, encode
 from protocol.errors import Forbidden, MatrixError
@@ -34,7 +35,8 @@ MAX_RETRY_AFTER = 24 * 3600
 class ServerRequest:
     """A request to a server: `uri` is path and query as sent, `body` canonical JSON.
 
-    `insist` asks once even while the server is left in peace: for what a user waits for.
+    `seconds` is how long an answer is waited for, None: as long as configured. `insist` asks once even while
+    the server is left in peace: for what a user waits for.
     """
 
     destination: ServerName
@@ -42,7 +44,7 @@ class ServerRequest:
     uri: str
     body: bytes | None = None
     max_bytes: int = SMALL
-    seconds: float = 30
+    seconds: float | None = None
     insist: bool = False
 
 
@@ -70,6 +72,8 @@ class ServerRequests:
     clock: Clock
     allow_list: Collection[ServerName] | None = None
     """The only servers to talk with; None: all."""
+    seconds: float = 30
+    """How long an answer is waited for, where a request does not say."""
 
     async def signed(self, request: ServerRequest) -> JsonObject:
         """Send a signed request and give the JSON object of its answer; raises what `failures` has."""
@@ -122,28 +126,33 @@ class ServerRequests:
     async def _reach(self, request: ServerRequest, headers: dict[str, str]) -> OutboundAnswer:
         """Find the server and try its places in turn."""
         located = await self.discovery.locate(request.destination)
+        seconds = self.seconds if request.seconds is None else request.seconds
+        limits = Limits(request.max_bytes, seconds)
         for place_number in range(len(located.places) - 1):
             try:
-                return await self.agent.request(_to_place(request, located, place_number, headers))
+                return await self.agent.request(
+                    _to_place(request, located.places[place_number], located.host_header, headers, limits)
+                )
             except (AnswerTooLarge, TimedOut):
                 raise
             except OutboundError:
                 continue
-        return await self.agent.request(_to_place(request, located, len(located.places) - 1, headers))
+        last = _to_place(request, located.places[-1], located.host_header, headers, limits)
+        return await self.agent.request(last)
 
 
 def _to_place(
-    request: ServerRequest, located: Located, place_number: int, headers: dict[str, str]
+    request: ServerRequest, place: Place, host: str, headers: dict[str, str], limits: Limits
 ) -> OutboundRequest:
     """Give the request as it goes to one of the places of a server."""
     body_headers = {} if request.body is None else {"Content-Type": "application/json"}
     return OutboundRequest(
         request.method,
-        located.places[place_number],
-        located.host_header,
+        place,
+        host,
         request.uri,
         {"User-Agent": USER_AGENT, **headers, **body_headers},
-        Limits(request.max_bytes, request.seconds),
+        limits,
         request.body,
     )
 

@@ -112,7 +112,9 @@ def make_requests(
     backoff = Backoff(DestinationStore(core.database), clock, int(federation.max_backoff * 1000), random)
     resolver = SystemResolver(reactor.nameResolver, createResolver())
     discovery = Discovery(WellKnown(agent, clock), resolver, clock, random)
-    requests = ServerRequests(identity, agent, discovery, backoff, clock, allow_list)
+    requests = ServerRequests(
+        identity, agent, discovery, backoff, clock, allow_list, federation.request_timeout
+    )
     slots = DeferredSemaphore(MAX_ASKED_AT_ONCE)
     fetcher = KeyFetcher(requests, clock, _notaries(federation), slots)
     ring = KeyRing(own, ServerKeyStore(core.database), fetcher, clock)

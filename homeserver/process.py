@@ -17,7 +17,11 @@ from twisted.python.failure import Failure
 from homeserver.allocator import give_memory_back
 from homeserver.config.sections import Config
 from homeserver.greeting import next_steps
+from homeserver.key_files import BadKeyFile
+from homeserver.listening import CannotListen
 from homeserver.logs import start_logging
+from storage.database import DatabaseGone
+from storage.migrate import SchemaTooNew
 
 SWITCH_INTERVAL = 0.0005
 """Seconds a thread may hold the interpreter while another waits. Measured: a one-statement hop to a
@@ -26,6 +30,9 @@ STOP_DEADLINE = 9.0
 """Seconds from SIGTERM until the process ends, finished or not."""
 GC_THRESHOLDS = (50_000, 20, 50)
 """Collections are rarer than Python's default: nearly all garbage here is freed by counting."""
+
+_OPERATORS_MISTAKES = (BadKeyFile, CannotListen, DatabaseGone, SchemaTooNew, OSError)
+"""What keeps a server from starting and is mended outside of it: a sentence is told, no traceback."""
 
 _log = Logger()
 
@@ -64,7 +71,10 @@ def run_homeserver(config: Config, path: Path) -> int:
     def failed(failure: Failure) -> None:
         nonlocal exit_code
         exit_code = 1
-        _log.failure("the homeserver could not start", failure=failure)
+        if failure.check(*_OPERATORS_MISTAKES):
+            _log.error("the homeserver could not start: {why}", why=failure.getErrorMessage())
+        else:
+            _log.failure("the homeserver could not start", failure=failure)
         reactor.stop()
 
     def stop() -> Deferred[None] | None:

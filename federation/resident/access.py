@@ -43,14 +43,7 @@ class RoomAccess:
 
     async def find(self, room_id: RoomID) -> RoomHead | None:
         """Give the head of a room that a user of this server is in, or None."""
-        room_nid = await self.nids.room(room_id)
-        if room_nid is None:
-            return None
-        try:
-            head = await self.heads.get(room_nid)
-        except NotFound:
-            return None
-        return head if head.local_members else None
+        return await self.heads.of_resident(room_id)
 
     async def require_allowed(self, origin: ServerName, head: RoomHead) -> None:
         """Raise Forbidden if the current ACL of the room denies `origin`."""

@@ -16,9 +16,10 @@ from homeserver.events.nids import Block, Nids
 from homeserver.events.persister import Persister
 from homeserver.events.write import Write
 from homeserver.sync.suppliers import AccountDatum
+from homeserver.turns import Turns
 from protocol.canonical_json import JsonObject, decode_own, encode_lax
 from protocol.errors import BadJson, InvalidParam, MatrixError, NotFound
-from protocol.identifiers import EventID, RoomID, UserID, parse_user_id
+from protocol.identifiers import RoomID, UserID, parse_user_id
 from storage import account_data
 from storage.account_data import DATUM_NUMBERS, GLOBAL, DatumRow
 from storage.database import Database
@@ -174,6 +175,7 @@ class DirectRooms:
         """Keep it as the account data `m.direct`."""
         self._data = data
         self._nids = nids
+        self._turns: Turns[UserID] = Turns()
 
     async def get(self, user_id: UserID) -> Mapping[str, Any]:
         """Give the content of the user's `m.direct`."""
@@ -181,26 +183,16 @@ class DirectRooms:
         content: JsonObject = {} if found is None else decode_own(found)
         return content
 
-    async def put(self, user_id: UserID, content: JsonObject) -> None:
-        """Replace the content of the user's `m.direct`."""
-        await self._data.set(await self._nids.user(user_id), GLOBAL, DIRECT, content)
-
-
-class FullyRead:
-    """How far users have read their rooms, for their own devices alone."""
-
-    def __init__(self, data: AccountData, nids: Nids) -> None:
-        """Keep it as the account data `m.fully_read` of each room."""
-        self._data = data
-        self._nids = nids
-
-    async def set_fully_read(self, user_id: UserID, room_id: RoomID, event_id: EventID) -> None:
-        """Move the mark; raises NotFound for a room not known here."""
-        room_nid = await self._nids.room(room_id)
-        if room_nid is None:
-            raise NotFound("No such room is known here")
-        user_nid = await self._nids.user(user_id)
-        await self._data.set(user_nid, room_nid, FULLY_READ, {"event_id": event_id})
+    async def add(self, user_id: UserID, other: UserID, room_id: RoomID) -> None:
+        """Note a room under the other user's name; additions at the same time lose nothing."""
+        await self._turns.take(user_id)
+        try:
+            content = dict(await self.get(user_id))
+            rooms = content.get(other)
+            content[other] = [*(rooms if isinstance(rooms, list) else ()), room_id]
+            await self._data.set(await self._nids.user(user_id), GLOBAL, DIRECT, content)
+        finally:
+            self._turns.give(user_id)
 
 
 def _datum(row: DatumRow) -> AccountDatum:

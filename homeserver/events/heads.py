@@ -145,6 +145,17 @@ class Heads:
             head = self.peek(room_nid)
         return head
 
+    async def of_resident(self, room_id: RoomID) -> RoomHead | None:
+        """Give the head of a room that a user of this server is in, None for any other."""
+        room_nid = await self._nids.room(room_id)
+        if room_nid is None:
+            return None
+        try:
+            head = await self.get(room_nid)
+        except NotFound:
+            return None
+        return head if head.local_members else None
+
     def apply(self, entries: Sequence[Entry]) -> None:
         """Follow the feed."""
         for entry in entries:

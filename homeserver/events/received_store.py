@@ -99,6 +99,18 @@ class Store:
         return None if write is None else await self.put(draft.room.nid, write, draft.nodes)
 
     def forget(self, room_nid: int, outcomes: Sequence[Outcome]) -> None:
-        """Forget what memory has of events that have a place now; accepted ones came with the feed."""
+        """Forget what memory has of events whose commit failed."""
         nids = [one.stored.nid for one in outcomes if one.stored is not None]
         self.state.stored.forget(room_nid, nids)
+
+    def settle(self, room_nid: int, outcomes: Sequence[Outcome]) -> None:
+        """Forget what memory has of events that are something else now, such as outliers with a place.
+
+        Those that move the room came with the feed; history, and what is rejected, did not.
+        """
+        for one in outcomes:
+            if one.stored is None:
+                continue
+            known = self.state.stored.peek(room_nid, one.stored.nid)
+            if known is not None and known.status is not one.stored.status:
+                self.state.stored.forget(room_nid, (one.stored.nid,))

@@ -155,7 +155,7 @@ class ReceivedEvents:
             except (HeadMoved, Poisoned):  # Poisoned: another worker has stored one of them meanwhile
                 self._store.forget(room.nid, outcomes)
                 continue
-            self._store.forget(room.nid, [one for one in outcomes if one.status is not Status.ACCEPTED])
+            self._store.settle(room.nid, outcomes)
             return outcomes
         return await self._place_locked(group)
 
@@ -166,9 +166,7 @@ class ReceivedEvents:
                 raise Unavailable("The room is too busy")
             if isinstance(result, Exception):
                 raise result
-        self._store.forget(
-            group.room.nid, [one for one in locked.outcomes if one.status is not Status.ACCEPTED]
-        )
+        self._store.settle(group.room.nid, locked.outcomes)
         return locked.outcomes
 
 

@@ -21,7 +21,7 @@ from homeserver.rooms.membership import Memberships, Target, membership_in
 from homeserver.rooms.ports import DirectRooms
 from homeserver.rooms.presets import Preset
 from homeserver.turns import Turns
-from protocol.errors import InvalidParam, NotFound
+from protocol.errors import InvalidParam
 from protocol.identifiers import RoomID, ServerName, UserID, server_of
 
 _HERE = frozenset({"join", "invite"})
@@ -72,14 +72,8 @@ class Conversations:
         return None
 
     async def _is_conversation(self, room_id: RoomID, user_id: UserID, other: UserID, *, alone: bool) -> bool:
-        room_nid = await self.nids.room(room_id)
-        if room_nid is None:
-            return False
-        try:
-            head = await self.heads.get(room_nid)
-        except NotFound:
-            return False
-        if not head.local_members:
+        head = await self.heads.of_resident(room_id)
+        if head is None:
             return False
         found = [await membership_in(head, user_id), await membership_in(head, other)]
         if alone and sum(head.servers.values()) > found.count("join"):
@@ -95,16 +89,10 @@ class Conversations:
             is_direct=True,
         )
         room_id = await self.creation.create(spec, now)
-        await self._remember(user_id, other, room_id)
+        await self.direct.add(user_id, other, room_id)
         if server_of(other) == self.server_name:
-            await self._remember(other, user_id, room_id)
+            await self.direct.add(other, user_id, room_id)
         return room_id
-
-    async def _remember(self, user_id: UserID, other: UserID, room_id: RoomID) -> None:
-        content = dict(await self.direct.get(user_id))
-        rooms = content.get(other)
-        content[other] = [*(rooms if isinstance(rooms, list) else ()), room_id]
-        await self.direct.put(user_id, content)
 
 
 def _rooms_with(direct: Mapping[str, Any], other: UserID) -> Iterator[RoomID]:

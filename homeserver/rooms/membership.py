@@ -55,7 +55,7 @@ class Memberships:
             NotFound: no server is known that is in the room.
         """
         content = {**extra, **await self.profiles.member_fields(user_id), "membership": "join"}
-        head = await self._resident_head(target.room_id)
+        head = await self.heads.of_resident(target.room_id)
         if head is None:
             await self._join_through(user_id, target, content)
             return target.room_id
@@ -78,7 +78,7 @@ class Memberships:
             Forbidden: the user is banned.
         """
         content: JsonObject = {**extra, "membership": "leave"}
-        head = await self._resident_head(room_id)
+        head = await self.heads.of_resident(room_id)
         if head is None:
             via = await self.vias.of_own_membership(user_id, room_id)
             await self.remote.leave(user_id, room_id, via, content)
@@ -128,7 +128,7 @@ class Memberships:
             Forbidden: the room does not take knocks, or the user may not knock.
         """
         content = {**extra, **await self.profiles.member_fields(user_id), "membership": "knock"}
-        head = await self._resident_head(target.room_id)
+        head = await self.heads.of_resident(target.room_id)
         if head is None:
             via = target.via or await self.vias.of_own_membership(user_id, target.room_id)
             await self.remote.knock(user_id, target.room_id, via, content)
@@ -139,7 +139,7 @@ class Memberships:
 
     async def refresh_profile(self, user_id: UserID, room_id: RoomID, now: int) -> None:
         """Tell a room of a member's new name or picture; nothing is said where nothing changed."""
-        head = await self._resident_head(room_id)
+        head = await self.heads.of_resident(room_id)
         if head is None or user_id not in head.local_members:
             return
         present = (await head.state([(MEMBER, user_id)])).get((MEMBER, user_id))
@@ -159,17 +159,6 @@ class Memberships:
         if not via:
             raise NotFound("No server is known that is in this room")
         await self.remote.join(user_id, target.room_id, via, content)
-
-    async def _resident_head(self, room_id: RoomID) -> RoomHead | None:
-        """Give the head of a room that a user of this server is in."""
-        room_nid = await self.nids.room(room_id)
-        if room_nid is None:
-            return None
-        try:
-            head = await self.heads.get(room_nid)
-        except NotFound:
-            return None
-        return head if head.local_members else None
 
     async def _send(
         self, room_id: RoomID, sender: UserID, target: UserID, content: JsonObject, now: int

@@ -63,6 +63,6 @@ class DirectRooms(Protocol):
         """Give the content of the user's `m.direct`."""
         ...
 
-    async def put(self, user_id: UserID, content: JsonObject) -> None:
-        """Replace the content of the user's `m.direct`."""
+    async def add(self, user_id: UserID, other: UserID, room_id: RoomID) -> None:
+        """Note a room under the other user's name; additions at the same time lose nothing."""
         ...

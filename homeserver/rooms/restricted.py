@@ -13,7 +13,7 @@ from attrs import frozen
 from homeserver.events.heads import Heads, RoomHead
 from homeserver.events.nids import Nids
 from homeserver.rooms.powers import JOIN_RULES, power_in
-from protocol.errors import Forbidden, NotFound, UnableToAuthoriseJoin, UnableToGrantJoin
+from protocol.errors import Forbidden, UnableToAuthoriseJoin, UnableToGrantJoin
 from protocol.identifiers import RoomID, ServerName, UserID
 from protocol.room_versions import RoomVersion
 
@@ -90,7 +90,7 @@ class RestrictedJoins:
         rules = (await head.state([JOIN_RULES])).get(JOIN_RULES)
         known_any = False
         for room_id in _allowed_rooms(rules.content if rules is not None else _EMPTY):
-            other = await self._head_of(room_id)
+            other = await self.heads.of_resident(room_id)
             if other is None:
                 continue
             known_any = True
@@ -103,16 +103,6 @@ class RestrictedJoins:
         power = await power_in(head)
         able = [user_id for user_id in head.local_members if power.user(user_id) >= power.invite]
         return max(able, key=power.user) if able else None
-
-    async def _head_of(self, room_id: RoomID) -> RoomHead | None:
-        room_nid = await self.nids.room(room_id)
-        if room_nid is None:
-            return None
-        try:
-            head = await self.heads.get(room_nid)
-        except NotFound:
-            return None
-        return head if head.local_members else None
 
 
 def _is_restricted(version: RoomVersion, rule: object) -> bool:

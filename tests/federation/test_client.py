@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from federation.client import FederationClient, RoomRef, StateEvents, StateIds
@@ -286,8 +287,15 @@ class ErrorTests(ClientCase):
         with self.assertRaises(Forbidden):
             self._ask()
 
-    def test_a_silent_server(self) -> None:
-        """No answer in time is told as such."""
+    def test_patience_is_as_configured(self) -> None:
+        """A server that takes the connection and says nothing is given up after the configured time."""
+        self.world.network.listen("93.184.217.1", 8448, Factory.forProtocol(Protocol))
+        self.world.requests.seconds = 5
+        with self.assertRaises(NoAnswer):
+            self._get(self.world.requests.signed(ServerRequest(THERE, "GET", f"{V1}/version")), 6)
+
+    def test_a_server_that_is_another(self) -> None:
+        """A certificate of another name is no answer."""
         self.world.network.listen("93.184.217.1", 8448, self.world.tls(self.there, "wrong.example"))
         with self.assertRaises((Unreachable, NoAnswer)):
             self._ask()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from attrs import evolve
 
-from homeserver.events.received import ImportedRoom
+from homeserver.events.received import Course, ImportedRoom
 from homeserver.events.stored import Status
 from protocol.errors import Forbidden
 from protocol.events import Event, EventDraft
@@ -17,6 +17,7 @@ from storage.database import Database
 from storage.feed import Flag, Kind
 from storage.memberships import Membership
 from storage.migrate import migrate
+from storage.state_trie import EMPTY_ROOT
 from tests.homeserver.events.helpers import BOB, NOW, Worker, membership, message, start_worker
 from tests.homeserver.events.incoming import IncomingEvents
 from tests.homeserver.events.received_helpers import (
@@ -66,6 +67,17 @@ class ImportingTests:
         except Forbidden:
             return
         raise AssertionError("the room was taken over")
+
+    async def test_the_rooms_own_beginning_comes_as_history(self) -> None:
+        """The create event, known as an authority, is accepted when history reaches it, and all after it."""
+        worker, incoming = await self.begin()
+        for version in (V11, V12):
+            _, timeline, given = joined(version)
+            room_nid = await incoming.import_room(given, now=NOW)
+            outcomes = await incoming.received.place(room_nid, timeline, Course.PAST)
+            self.assertEqual([one.status for one in outcomes], [Status.ACCEPTED] * len(timeline))
+            create = await stored_of(worker, room_nid, timeline[0])
+            self.assertEqual((create.status, create.root_before), (Status.ACCEPTED, EMPTY_ROOT))
 
     async def test_a_room_of_every_version_is_taken_over_and_spoken_in(self) -> None:
         """After the import the room has its state, members, servers, one entry, and Bob can speak in it."""

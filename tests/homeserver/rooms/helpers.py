@@ -93,9 +93,10 @@ class Accounts:
         """Give a user's `m.direct`."""
         return self.direct.get(user_id, {})
 
-    async def put(self, user_id: UserID, content: JsonObject) -> None:
-        """Set a user's `m.direct`."""
-        self.direct[user_id] = content
+    async def add(self, user_id: UserID, other: UserID, room_id: RoomID) -> None:
+        """Note a room in a user's `m.direct`."""
+        content = self.direct.setdefault(user_id, {})
+        content.setdefault(other, []).append(room_id)
 
 
 @define(eq=False)
