@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,21 @@ def run_homeserver(config: Config, path: Path) -> int:
         reactor.callLater(STOP_DEADLINE, os._exit, exit_code)
         return Deferred.fromCoroutine(app.stop()) if app is not None else None
 
+    reactor.callWhenRunning(_stop_once, reactor)
     reactor.callWhenRunning(lambda: Deferred.fromCoroutine(start()).addErrback(failed))
     reactor.addSystemEventTrigger("before", "shutdown", stop)
     reactor.run()
     return exit_code
+
+
+def _stop_once(reactor: Any) -> None:
+    """Let the first signal stop the reactor; more of them, as a terminal and a supervisor send, change nothing."""
+    stopping = (signal.SIGINT, signal.SIGTERM)
+
+    def begin(_number: int, _frame: object) -> None:
+        for number in stopping:
+            signal.signal(number, signal.SIG_IGN)
+        reactor.callFromThread(reactor.stop)
+
+    for number in stopping:
+        signal.signal(number, begin)
