@@ -90,7 +90,7 @@ def run_homeserver(config: Config, path: Path) -> int:
 
 
 def _stop_once(reactor: Any) -> None:
-    """Let the first signal stop the reactor, and further ones (a terminal and a supervisor) change nothing."""
+    """Let the first signal stop the reactor; more, as a terminal and a supervisor send, change nothing."""
     stopping = (signal.SIGINT, signal.SIGTERM)
 
     def begin(_number: int, _frame: object) -> None:
