@@ -21,10 +21,11 @@ LARGE = "x" * 8000
 FLAT_BYTES = 60_000_000
 
 
-class WebSocketTests(TestCase):
-    """Clients of one Plait on SQLite."""
+class WebSocketContract:
+    """What clients of one Plait see over their sockets, whatever the database."""
 
     timeout = 240
+    postgres: bool
 
     async def test_drops_while_messages_pass(self) -> None:
         """A client that drops and reconnects 20 times while 1,000 messages pass sees each once, in order."""
@@ -165,7 +166,7 @@ class WebSocketTests(TestCase):
             await reader.drop()
 
     async def _network(self) -> Network:
-        return await NETWORKS.get((Kind.PLAIT,), postgres=False)
+        return await NETWORKS.get((Kind.PLAIT,), postgres=self.postgres)
 
     async def _room(self) -> tuple[User, User, str]:
         """Register two users and put them into a room."""
@@ -174,6 +175,18 @@ class WebSocketTests(TestCase):
         room_id = await alice.create_room(preset="public_chat")
         await bob.join(room_id)
         return alice, bob, room_id
+
+
+class WebSocketOnSqliteTests(WebSocketContract, TestCase):
+    """Clients of one Plait on SQLite."""
+
+    postgres = False
+
+
+class WebSocketOnPostgresTests(WebSocketContract, TestCase):
+    """Clients of one Plait on PostgreSQL."""
+
+    postgres = True
 
 
 def _resident(pid: int) -> int:
