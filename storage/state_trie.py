@@ -20,7 +20,9 @@ from attrs import frozen
 from protocol.identifiers import StateKey
 from storage.text import escape, unescape
 from storage.trie_format import (
+    EMBEDDED,
     EMPTY,
+    NAMED,
     NUMBERS,
     REFS,
     NodeName,
@@ -52,7 +54,7 @@ EMPTY_ROOT: StateRoot = EMPTY
 EMBEDDED_BYTES = 256
 """A tree of one node of up to so many bytes stands in its reference."""
 
-_NAMED, _EMBEDDED = b"\0", b"\1"
+_NAMED, _EMBEDDED = bytes((NAMED,)), bytes((EMBEDDED,))
 _NODES_AT_ONCE = 5_000
 _MEMBER = "m.room.member"
 

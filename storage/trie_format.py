@@ -19,7 +19,7 @@ name's first byte tells a leaf of numbers, so a collector need not read those.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import Generic, NewType, TypeVar
@@ -39,6 +39,9 @@ LEAF_CAPACITY = 32
 BRANCH_BITS = 4
 FAN_OUT = 1 << BRANCH_BITS
 PATH_BITS = 128
+
+NAMED, EMBEDDED = 0, 1
+"""The first byte of a reference: the name of a tree's top follows, or the tree's only node itself."""
 
 _BRANCH, _NUMBERS_4, _NUMBERS_8, _REFS = range(4)
 _BRANCH_HEAD = struct.Struct("<BH")
@@ -149,12 +152,24 @@ def _encode_numbers(entries: dict[bytes, int], depth: int) -> bytes:
     return struct.pack(f"<BBH{count}{letter}", kind, depth, count, *values) + b"\0".join(keys)
 
 
-def _decode_numbers(data: bytes) -> dict[bytes, int]:
-    kind, _, count = _LEAF_HEAD.unpack_from(data)
-    narrow = kind == _NUMBERS_4
-    values = struct.unpack_from(f"<{count}{'I' if narrow else 'q'}", data, _LEAF_HEAD.size)
-    keys = data[_LEAF_HEAD.size + count * (4 if narrow else 8) :].split(b"\0")
-    return dict(zip(keys, values, strict=True))
+def decode_numbers(data: bytes) -> dict[bytes, int]:
+    """Read a leaf of numbers."""
+    values, keys = _parts_of_numbers(data)
+    return dict(zip(keys.split(b"\0"), values, strict=True))
+
+
+def pairs_of_numbers(data: bytes) -> list[tuple[str, int]]:
+    """Read the keys and values of a leaf of numbers, the keys as text."""
+    values, keys = _parts_of_numbers(data)
+    return list(zip(keys.decode().split("\0"), values, strict=True))
+
+
+def _parts_of_numbers(data: bytes) -> tuple[tuple[int, ...], bytes]:
+    """Cut a leaf of numbers into its values and its joined keys."""
+    count = data[2] | data[3] << 8
+    letter, width = ("I", 4) if data[0] == _NUMBERS_4 else ("q", 8)
+    values = struct.unpack_from(f"<{count}{letter}", data, _LEAF_HEAD.size)
+    return values, data[_LEAF_HEAD.size + count * width :]
 
 
 def _encode_refs(entries: dict[bytes, bytes], depth: int) -> bytes:
@@ -165,11 +180,11 @@ def _encode_refs(entries: dict[bytes, bytes], depth: int) -> bytes:
 
 
 def _decode_refs(data: bytes) -> dict[bytes, bytes]:
-    return dict(_decoded_refs(data))
+    return dict(decode_refs(data))
 
 
-@lru_cache(maxsize=64)
-def _decoded_refs(data: bytes) -> dict[bytes, bytes]:
+@lru_cache(maxsize=256)
+def decode_refs(data: bytes) -> Mapping[bytes, bytes]:
     """Read a leaf of references; cached, as every use of a room's state begins with the same one."""
     _, _, count = _LEAF_HEAD.unpack_from(data)
     at = _LEAF_HEAD.size + 2 * count
@@ -180,7 +195,7 @@ def _decoded_refs(data: bytes) -> dict[bytes, bytes]:
     return dict(zip(data[at:].split(b"\0"), values, strict=True))
 
 
-NUMBERS = Codec(_encode_numbers, _decode_numbers)
+NUMBERS = Codec(_encode_numbers, decode_numbers)
 """Leaves that map keys to 64-bit signed numbers."""
 
 REFS = Codec(_encode_refs, _decode_refs)

@@ -96,10 +96,14 @@ class NodeCache:
         return len(self._nodes)
 
     def get(self, room_nid: int, names: Collection[NodeName]) -> dict[NodeName, bytes] | None:
-        """Give all these nodes, or None when one is not here."""
+        """Give all these nodes of a room, or None when one is not here."""
+        found = self.get_all([(room_nid, name) for name in names])
+        return None if found is None else {name: data for (_, name), data in found.items()}
+
+    def get_all(self, wanted: Collection[tuple[int, NodeName]]) -> dict[tuple[int, NodeName], bytes] | None:
+        """Give all these nodes of any rooms, or None when one is not here."""
         nodes, found = self._nodes, {}
-        for name in names:
-            key = (room_nid, name)
+        for key in wanted:
             data = nodes.get(key)
             if data is not None:
                 nodes.move_to_end(key)
@@ -107,7 +111,7 @@ class NodeCache:
                 data = self._held[key][0]
             else:
                 return None
-            found[name] = data
+            found[key] = data
         return found
 
     def peek(self, room_nid: int, name: NodeName) -> bytes | None:
@@ -119,10 +123,14 @@ class NodeCache:
         return data
 
     def add(self, room_nid: int, nodes: Mapping[NodeName, bytes]) -> None:
-        """Keep nodes that the database has, and drop the oldest past the budget."""
-        for name, data in nodes.items():
-            if (room_nid, name) not in self._nodes:
-                self._nodes[room_nid, name] = data
+        """Keep nodes of a room that the database has, and drop the oldest past the budget."""
+        self.add_all({(room_nid, name): data for name, data in nodes.items()})
+
+    def add_all(self, nodes: Mapping[tuple[int, NodeName], bytes]) -> None:
+        """Keep nodes that the database has, of any rooms, and drop the oldest past the budget."""
+        for key, data in nodes.items():
+            if key not in self._nodes:
+                self._nodes[key] = data
                 self.size += len(data) + ENTRY_OVERHEAD_BYTES
         self.trim()
 

@@ -26,7 +26,8 @@ from storage import spans
 from storage.client_events import Place
 from storage.database import Database
 from storage.memberships import Membership
-from storage.state_trie import EMPTY_ROOT, StateRoot, find
+from storage.state_trie import EMPTY_ROOT, StateRoot
+from storage.trie_lookup import Sought
 
 MAX_OWN_CHANGES = 200
 _NOT_HERE = "You are not a member of this room, and its history is not open to everybody"
@@ -112,7 +113,7 @@ class RoomAccess:
         """Tell whether the room's history is world-readable at present."""
         roots = await self._database.read(spans.roots_at, [(room_nid, upto)])
         root = StateRoot(roots.get(room_nid, EMPTY_ROOT))
-        state = (await self._states.run([(room_nid, find(root, [VISIBILITY_KEY]))]))[0]
+        state = (await self._states.find([Sought(room_nid, root, [VISIBILITY_KEY])]))[0]
         if VISIBILITY_KEY not in state:
             return False
         found = await self._bodies.get([(room_nid, state[VISIBILITY_KEY])])

@@ -29,7 +29,8 @@ from storage import client_events, gaps
 from storage.client_events import ClientEventRow, Place
 from storage.database import Database, Transaction
 from storage.relations import Child
-from storage.state_trie import EMPTY_ROOT, StateRoot, find
+from storage.state_trie import EMPTY_ROOT, StateRoot
+from storage.trie_lookup import Sought
 
 SCAN_BUDGET = 1000
 """Events looked at for one page."""
@@ -169,7 +170,7 @@ class Messages:
         keys = [(MEMBER, sender) for sender in dict.fromkeys(event.sender for event in events)]
         room_nid = asker.access.room.nid
         root = StateRoot(newest.root_before or EMPTY_ROOT)
-        state = (await self._states.run([(room_nid, find(root, keys))]))[0]
+        state = (await self._states.find([Sought(room_nid, root, keys)]))[0]
         found = await self._bodies.get((room_nid, nid) for nid in state.values())
         return await self._presenter.plain(list(found.values()), asker)
 

@@ -19,7 +19,8 @@ from homeserver.sync.state import key_of
 from homeserver.sync.states import States
 from homeserver.sync.tails import Tails
 from protocol.identifiers import UserID
-from storage.state_trie import StateRoot, find
+from storage.state_trie import StateRoot
+from storage.trie_lookup import Sought
 
 
 @frozen(eq=False)
@@ -106,10 +107,12 @@ class Presenter:
         changed = [event for event in events if event.state_key is not None and event.root_before]
         if not changed:
             return {}
-        walks = [
-            (event.room_nid, find(StateRoot(event.root_before or b""), [key_of(event)])) for event in changed
-        ]
-        states = await self._states.run(walks)
+        states = await self._states.find(
+            [
+                Sought(event.room_nid, StateRoot(event.root_before or b""), [key_of(event)])
+                for event in changed
+            ]
+        )
         pairs = [(event, nid) for event, state in zip(changed, states, strict=True) for nid in state.values()]
         bodies = await self._bodies.get((event.room_nid, nid) for event, nid in pairs)
         return {

@@ -22,7 +22,8 @@ from homeserver.sync.tokens import FeedToken, HistoryToken
 from protocol.errors import NotFound
 from storage import client_events
 from storage.database import Database, Transaction
-from storage.state_trie import EMPTY_ROOT, StateRoot, all_entries, find, members
+from storage.state_trie import EMPTY_ROOT, StateRoot, members
+from storage.trie_lookup import Sought, Whole
 
 
 class _Profile(msgspec.Struct):
@@ -46,7 +47,7 @@ class RoomStates:
         """Give all state events as JSON."""
         room_nid = asker.access.room.nid
         root = await self._access.root(asker.access)
-        state = (await self._states.run([(room_nid, all_entries(root))]))[0]
+        state = (await self._states.read([Whole(room_nid, root)]))[0]
         found = await self._bodies.get((room_nid, nid) for nid in state.values())
         return await self._presenter.plain(list(found.values()), asker)
 
@@ -55,7 +56,7 @@ class RoomStates:
         room_nid = asker.access.room.nid
         root = await self._access.root(asker.access)
         key = (event_type, state_key)
-        state = (await self._states.run([(room_nid, find(root, [key]))]))[0]
+        state = (await self._states.find([Sought(room_nid, root, [key])]))[0]
         found = await self._bodies.get((room_nid, nid) for nid in state.values())
         if not found:
             raise NotFound("The room has no such state")

@@ -26,7 +26,8 @@ from protocol.identifiers import EventID, StateKey, UserID
 from storage import client_events
 from storage.client_events import ClientEventRow
 from storage.database import Database, Transaction
-from storage.state_trie import EMPTY_ROOT, StateRoot, all_entries, all_except_type, find
+from storage.state_trie import EMPTY_ROOT, StateRoot
+from storage.trie_lookup import Sought, Whole
 
 NEAREST = 100
 """Events looked at for the one nearest to a time."""
@@ -107,10 +108,10 @@ class SingleEvents:
         room_nid, root = last.room_nid, StateRoot(last.root_before or EMPTY_ROOT)
         if wanted.lazy_load_members:
             keys: list[StateKey] = [(MEMBER, speaker) for speaker in sorted(speakers)]
-            walks = [(room_nid, all_except_type(root, MEMBER)), (room_nid, find(root, keys))]
+            state = (await self._states.read([Whole(room_nid, root, without=MEMBER)]))[0]
+            state |= (await self._states.find([Sought(room_nid, root, keys)]))[0]
         else:
-            walks = [(room_nid, all_entries(root))]
-        state = {key: nid for part in await self._states.run(walks) for key, nid in part.items()}
+            state = (await self._states.read([Whole(room_nid, root)]))[0]
         if last.state_key is not None:
             state[key_of(last)] = last.nid
         found = await self._bodies.get((room_nid, nid) for nid in state.values())

@@ -19,7 +19,8 @@ from homeserver.sync.states import States
 from protocol.identifiers import UserID
 from protocol.visibility import VISIBILITY_KEY, parse_visibility, user_sees
 from storage.client_events import Place
-from storage.state_trie import StateRoot, find
+from storage.state_trie import StateRoot
+from storage.trie_lookup import Sought
 
 MEMBER = "m.room.member"
 
@@ -107,7 +108,7 @@ class Visibility:
         """Give visibility and membership in each state that comes before one of the events."""
         roots = list({(event.room_nid, StateRoot(event.root_before or b"")) for event in events})
         keys = {room: (VISIBILITY_KEY, (MEMBER, reader.user_id)) for room, reader in readers.items()}
-        entries = await self._states.run([(room, find(root, keys[room])) for room, root in roots])
+        entries = await self._states.find([Sought(room, root, keys[room]) for room, root in roots])
         names = {
             (room, nid) for (room, _), state in zip(roots, entries, strict=True) for nid in state.values()
         }

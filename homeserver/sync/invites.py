@@ -24,7 +24,8 @@ from homeserver.sync.states import States
 from protocol.identifiers import StateKey, UserID
 from storage import stripped_states
 from storage.database import Database
-from storage.state_trie import StateRoot, find
+from storage.state_trie import StateRoot
+from storage.trie_lookup import Sought
 
 STRIPPED: tuple[StateKey, ...] = tuple(
     (kind, "")
@@ -75,9 +76,9 @@ class Invites:
         """Strip the state this server holds, as it was before the reader's own event."""
         placed = [event for event in own.values() if event.root_before is not None]
         roots = [StateRoot(event.root_before or b"") for event in placed]
-        states = await self._states.run(
+        states = await self._states.find(
             [
-                (event.room_nid, find(root, [*STRIPPED, ("m.room.member", event.sender)]))
+                Sought(event.room_nid, root, [*STRIPPED, ("m.room.member", event.sender)])
                 for event, root in zip(placed, roots, strict=True)
             ]
         )

@@ -32,7 +32,8 @@ from homeserver.sync.timeline import Timeline, choose, ignored_sender, passes
 from protocol.identifiers import StateKey, UserID
 from storage import spans
 from storage.database import Database
-from storage.state_trie import EMPTY_ROOT, StateRoot, all_entries, all_except_type, diff, find
+from storage.state_trie import EMPTY_ROOT, Difference, StateRoot, diff
+from storage.trie_lookup import Sought, Whole
 from storage.trie_walks import Walk
 
 
@@ -180,30 +181,47 @@ class RoomContents:
         """Look up, for each room: what changed, what stood before the timeline, and its senders' members."""
         before = await self._roots_before(chosen)
         lazy = options.filter.lazy_load_members
-        walks: list[tuple[int, Walk[dict[StateKey, int]]]] = []
-        for each in chosen:
-            room, root = each.task.room_nid, root_after(each.task.span, before)
-            speakers = senders_of(each.timeline.events) if lazy else []
+        roots = [root_after(each.task.span, before) for each in chosen]
+        changed = await self._changed(chosen, roots, before, lazy=lazy)
+        starts: list[Sought] = []
+        members: list[Sought] = []
+        for each, root in zip(chosen, roots, strict=True):
+            room, events = each.task.room_nid, each.timeline.events
+            starts.append(Sought(room, _start_root(each, root), list(first_of_keys(events))))
+            speakers = senders_of(events) if lazy else []
             if lazy and each.task.shown.full:
                 speakers += [session.user_id, *each.task.heroes]
-            walks.append((room, find(_start_root(each, root), list(first_of_keys(each.timeline.events)))))
-            walks.append((room, find(root, [(MEMBER, user_id) for user_id in speakers])))
-            walks.append((room, self._changes(each, before, root, lazy=lazy)))
-        found = await self._states.run(walks)
-        return found[2::3], found[0::3], found[1::3]
+            members.append(Sought(room, root, [(MEMBER, user_id) for user_id in speakers]))
+        found = await self._states.find([*starts, *members])
+        return changed, found[: len(chosen)], found[len(chosen) :]
 
-    def _changes(
-        self, each: _Chosen, before: Mapping[int, StateRoot], root: StateRoot, *, lazy: bool
-    ) -> Walk[dict[StateKey, int]]:
-        """Give the walk for what the client does not know of the state at the end."""
-        span = each.task.span
-        if each.task.shown.own_only is not None:
-            return _nothing({})
-        if each.task.shown.full:
-            return all_except_type(root, MEMBER) if lazy else all_entries(root)
-        if span.complete and span.straight:
-            return _nothing(changed_in(span, each.bodies))
-        return _difference(before.get(each.task.room_nid, EMPTY_ROOT), root)
+    async def _changed(
+        self,
+        chosen: Sequence[_Chosen],
+        roots: Sequence[StateRoot],
+        before: Mapping[int, StateRoot],
+        *,
+        lazy: bool,
+    ) -> list[dict[StateKey, int]]:
+        """Give what each client does not know of the state at the end of its timeline."""
+        changed: list[dict[StateKey, int]] = [{} for _ in chosen]
+        whole: dict[int, Whole] = {}
+        different: dict[int, tuple[int, Walk[Difference]]] = {}
+        for index, (each, root) in enumerate(zip(chosen, roots, strict=True)):
+            room, span, shown = each.task.room_nid, each.task.span, each.task.shown
+            if shown.own_only is not None:
+                continue
+            if shown.full:
+                whole[index] = Whole(room, root, MEMBER if lazy else None)
+            elif span.complete and span.straight:
+                changed[index] = changed_in(span, each.bodies)
+            else:
+                different[index] = (room, diff(before.get(room, EMPTY_ROOT), root))
+        for index, state in zip(whole, await self._states.read(list(whole.values())), strict=True):
+            changed[index] = state
+        for index, found in zip(different, await self._states.run(list(different.values())), strict=True):
+            changed[index] = {key: nid for key, (_, nid) in found.items() if nid is not None}
+        return changed
 
     async def _roots_before(self, chosen: Sequence[_Chosen]) -> dict[int, StateRoot]:
         """Give the state at the lower bound of rooms that need it, with one query for all."""
@@ -239,18 +257,6 @@ def _own_event_only(task: Task) -> RoomSpan:
         return task.span
     entries = tuple(entry for entry in task.span.entries if entry.ref == own)
     return RoomSpan(task.room_nid, task.span.after, task.span.upto, entries, True)
-
-
-def _nothing(known: dict[StateKey, int]) -> Walk[dict[StateKey, int]]:
-    """Give a walk that needs no node."""
-    yield from ()
-    return known
-
-
-def _difference(one: StateRoot, other: StateRoot) -> Walk[dict[StateKey, int]]:
-    """Give what the second state has and the first has not or has otherwise."""
-    found = yield from diff(one, other)
-    return {key: nid for key, (_, nid) in found.items() if nid is not None}
 
 
 def _replaced(each: _Chosen, start: Mapping[StateKey, int]) -> dict[int, int]:

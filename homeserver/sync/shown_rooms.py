@@ -30,7 +30,8 @@ from storage import spans
 from storage.database import Database
 from storage.feed import Entry
 from storage.memberships import Membership
-from storage.state_trie import EMPTY_ROOT, StateRoot, find
+from storage.state_trie import EMPTY_ROOT, StateRoot
+from storage.trie_lookup import Sought
 
 _AWAY = "leave"
 
@@ -121,7 +122,7 @@ class ShownRooms:
         if unknown:
             found = await self._database.read(spans.roots_at, unknown)
             roots |= {nid: StateRoot(found.get(nid, EMPTY_ROOT)) for nid, _ in unknown}
-        states = await self._states.run([(nid, find(root, [key])) for nid, root in roots.items()])
+        states = await self._states.find([Sought(nid, root, [key]) for nid, root in roots.items()])
         names = {(nid, state[key]) for nid, state in zip(roots, states, strict=True) if key in state}
         members = await self._bodies.get(names)
         return dict.fromkeys(roots, _AWAY) | {

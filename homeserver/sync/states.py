@@ -1,18 +1,20 @@
-"""State look-ups in many rooms at once: walks over tries run in step, one query for each level of all.
+"""State look-ups in many rooms at once, one query for each level of all their tries.
 
 As `storage.trie_nodes.TrieReader`, but across rooms: without a hop to a thread when all nodes are in
-the cache, else with one hop for all walks together.
+the cache, else with one hop for all look-ups together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 from attrs import define, field
 
+from protocol.identifiers import StateKey
 from storage.database import Database, Transaction
 from storage.trie_format import NodeName
+from storage.trie_lookup import Asking, NodeKey, Sought, Whole, find_in_states, read_states
 from storage.trie_nodes import NODES_A_QUERY, MissingNode, NodeCache
 from storage.trie_walks import NeedNodes, Walk
 
@@ -23,77 +25,94 @@ _SELECT = (
     " JOIN state_nodes AS n ON n.room_nid = wanted.room_nid AND n.hash = wanted.hash"
 )
 
-_Key = tuple[int, NodeName]
-
 
 @define(eq=False)
-class _Blocked:
-    """Walks that need nodes the cache lacks, on their way to a database thread."""
+class _RestOfAsking(Generic[T]):
+    """An asking on its way to a database thread; may be taken up again after a lost connection."""
 
+    asking: Asking[T]
+    wanted: Collection[NodeKey]
     cache: NodeCache
-    walks: dict[int, tuple[int, Walk[Any], NeedNodes]]
-    """By place in the request: room nid, walk, and what it waits for."""
-    results: dict[int, Any] = field(factory=dict)
-    loaded: dict[_Key, bytes] = field(factory=dict)
+    loaded: dict[NodeKey, bytes] = field(factory=dict)
 
-    def finish(self, tx: Transaction) -> None:
-        """Run all walks to their ends, a level of all of them at a time."""
-        while self.walks:
-            self._load(tx)
-            for index, (room_nid, walk, need) in list(self.walks.items()):
-                try:
-                    nodes = {name: self._node(room_nid, name) for name in need.names}
-                    self.walks[index] = (room_nid, walk, walk.send(nodes))
-                except StopIteration as stop:
-                    self.results[index] = stop.value
-                    del self.walks[index]
+    def finish(self, tx: Transaction) -> T:
+        """Run the asking to its end, keeping what the cache lacked in `loaded`; raises `MissingNode`."""
+        try:
+            while True:
+                self.wanted = self.asking.send(self._get(tx))
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
 
-    def _node(self, room_nid: int, name: NodeName) -> bytes:
-        data = self.loaded.get((room_nid, name)) or self.cache.peek(room_nid, name)
-        if data is None:
+    def _get(self, tx: Transaction) -> Mapping[NodeKey, bytes]:
+        found: dict[NodeKey, bytes] = {}
+        missing: list[NodeKey] = []
+        for node in self.wanted:
+            data = self.cache.peek(*node)
+            if data is None:
+                missing.append(node)
+            else:
+                found[node] = data
+        for start in range(0, len(missing), NODES_A_QUERY):
+            for room_nid, name, data in tx.values(_SELECT, missing[start : start + NODES_A_QUERY]):
+                node = (room_nid, NodeName(name))
+                found[node] = self.loaded[node] = data
+        if len(found) < len(self.wanted):
+            room_nid, name = next(node for node in self.wanted if node not in found)
             raise MissingNode(f"node {name.hex()} is not in room {room_nid}")
-        return data
-
-    def _load(self, tx: Transaction) -> None:
-        """Load what any walk waits for and nobody has."""
-        missing = {
-            (room_nid, name)
-            for room_nid, _, need in self.walks.values()
-            for name in need.names
-            if (room_nid, name) not in self.loaded and self.cache.peek(room_nid, name) is None
-        }
-        wanted = list(missing)
-        for start in range(0, len(wanted), NODES_A_QUERY):
-            for room_nid, name, data in tx.values(_SELECT, wanted[start : start + NODES_A_QUERY]):
-                self.loaded[room_nid, NodeName(bytes(name))] = bytes(data)
+        return found
 
 
 @define(eq=False)
 class States:
-    """Runs walks over the tries of any rooms."""
+    """Looks entries up in the states of any rooms."""
 
     _database: Database
     _cache: NodeCache
 
+    async def find(self, asked: Sequence[Sought]) -> list[dict[StateKey, int]]:
+        """Give the event nids of those keys that each state has; raises `MissingNode`."""
+        return await self._answer(find_in_states(asked)) if asked else []
+
+    async def read(self, asked: Sequence[Whole]) -> list[dict[StateKey, int]]:
+        """Give all entries of each state asked about; raises `MissingNode`."""
+        return await self._answer(read_states(asked)) if asked else []
+
     async def run(self, walks: Sequence[tuple[int, Walk[T]]]) -> list[T]:
         """Run walks, each with its room's nid, and give their results in order; raises `MissingNode`."""
-        results: dict[int, Any] = {}
-        blocked: dict[int, tuple[int, Walk[Any], NeedNodes]] = {}
-        for index, (room_nid, walk) in enumerate(walks):
+        return await self._answer(_in_step(walks)) if walks else []
+
+    async def _answer(self, asking: Asking[T]) -> T:
+        """Run an asking from the cache; from the first node that is not there, on a thread."""
+        try:
+            wanted = next(asking)
+            while (found := self._cache.get_all(wanted)) is not None:
+                wanted = asking.send(found)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        rest = _RestOfAsking(asking, wanted, self._cache)
+        result = await self._database.read(rest.finish)
+        self._cache.add_all(rest.loaded)
+        return result
+
+
+def _in_step(walks: Sequence[tuple[int, Walk[T]]]) -> Asking[list[T]]:
+    """Run walks in step, asking for what all of them need at once."""
+    results: dict[int, Any] = {}
+    needs: dict[int, NeedNodes] = {}
+    for index, (_, walk) in enumerate(walks):
+        try:
+            needs[index] = next(walk)
+        except StopIteration as stop:
+            results[index] = stop.value
+    while needs:
+        found = yield {(walks[index][0], name) for index, need in needs.items() for name in need.names}
+        for index, need in list(needs.items()):
+            room_nid, walk = walks[index]
             try:
-                need = next(walk)
-                while (found := self._cache.get(room_nid, need.names)) is not None:
-                    need = walk.send(found)
-                blocked[index] = (room_nid, walk, need)
+                needs[index] = walk.send({name: found[room_nid, name] for name in need.names})
             except StopIteration as stop:
                 results[index] = stop.value
-        if blocked:
-            rest = _Blocked(self._cache, blocked)
-            await self._database.read(rest.finish)
-            results |= rest.results
-            by_room: dict[int, dict[NodeName, bytes]] = {}
-            for (room_nid, name), data in rest.loaded.items():
-                by_room.setdefault(room_nid, {})[name] = data
-            for room_nid, nodes in by_room.items():
-                self._cache.add(room_nid, nodes)
-        return [results[index] for index in range(len(walks))]
+                del needs[index]
+    return [results[index] for index in range(len(walks))]
