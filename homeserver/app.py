@@ -52,6 +52,7 @@ from homeserver.http.routing import Route
 from homeserver.janitor import Janitor
 from homeserver.key_files import KeyFile, load_or_make_keys, load_or_make_secret
 from homeserver.listening import Doors, ListeningPort, close_listeners, open_listeners
+from homeserver.reactor import TurnReactor
 from homeserver.rooms.wiring import Elsewhere, Rooms, make_rooms
 from homeserver.sync import wiring as sync_wiring
 from homeserver.sync.long_poll import LongPoll
@@ -127,7 +128,6 @@ class App:
     inbound: Inbound
     websocket: WebSocketApi
     janitor: Janitor
-    watchdog: Watchdog
     ports: list[ListeningPort]
 
     async def stop(self) -> None:
@@ -141,7 +141,6 @@ class App:
         if self.base.following is not None:
             self.base.following.stop()
         self.janitor.stop()
-        self.watchdog.stop()
         await self.talk.requests.agent.close()
         await self.base.core.database.close()
         _log.info("stopped")
@@ -162,18 +161,18 @@ async def start_app(config: Config, folder: Path, reactor: Any) -> App:
     doorkeepers = Doorkeepers(accounts.sessions, talk.requests.authentication, services.limiter)
     doors = Doors(doorkeepers, RequestMetrics(registry), clock, routes)
     janitor = Janitor(base.core.database, base.core.feed, base.mark, clock)
-    watchdog = Watchdog(clock, registry)
     if base.following is not None:
         base.following.start()
     janitor.start()
-    watchdog.start()
+    if isinstance(reactor, TurnReactor):
+        reactor.tell_turns(Watchdog(registry).turned)
     accounts.upkeep.start()
     if config.federation.enabled:
         await talk.outgoing.start()
         await inbound.staged.resume()
     ports = open_listeners(config, folder, doors, reactor)
     _log.info("{name} is ready", name=config.server_name)
-    return App(base, talk, accounts, inbound, sight.websocket, janitor, watchdog, ports)
+    return App(base, talk, accounts, inbound, sight.websocket, janitor, ports)
 
 
 async def _lay_foundation(config: Config, folder: Path, reactor: Any) -> Foundation:

@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from twisted.internet import epollreactor
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ReactorAlreadyInstalledError
+from twisted.internet.main import installReactor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -21,6 +20,7 @@ from homeserver.greeting import next_steps
 from homeserver.key_files import BadKeyFile
 from homeserver.listening import CannotListen
 from homeserver.logs import start_logging
+from homeserver.reactor import TurnReactor
 from storage.database import DatabaseGone
 from storage.migrate import SchemaTooNew
 
@@ -47,15 +47,10 @@ def run_homeserver(config: Config, path: Path) -> int:
     give_memory_back()
     sys.setswitchinterval(SWITCH_INTERVAL)
     start_logging(config.logging)
-    try:
-        epollreactor.install()
-    except (ReactorAlreadyInstalledError, AttributeError):
-        _log.debug("running on the reactor that is installed")
-    from twisted.internet import reactor as installed
-
+    reactor = TurnReactor()
+    installReactor(reactor)
+    # Modules that take the reactor as they are imported must find ours.
     from homeserver.app import App, start_app
-
-    reactor: Any = installed
 
     exit_code = 0
     app: App | None = None
@@ -91,12 +86,13 @@ def run_homeserver(config: Config, path: Path) -> int:
 
 def _stop_once(reactor: Any) -> None:
     """Let the first signal stop the reactor; more, as a terminal and a supervisor send, change nothing."""
-    stopping = (signal.SIGINT, signal.SIGTERM)
+    stopping = False
 
-    def begin(_number: int, _frame: object) -> None:
-        for number in stopping:
-            signal.signal(number, signal.SIG_IGN)
-        reactor.callFromThread(reactor.stop)
+    def stop(_number: int, _frame: object) -> None:
+        nonlocal stopping
+        if not stopping:
+            stopping = True
+            reactor.callFromThread(reactor.stop)
 
-    for number in stopping:
-        signal.signal(number, begin)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
