@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from random import SystemRandom
 from typing import Any, Protocol
 
@@ -100,7 +101,7 @@ class Requests:
 
 
 def make_requests(
-    core: Core, own: OwnKeys, federation: Federation, outbound: Outbound, reactor: Any
+    core: Core, own: OwnKeys, federation: Federation, agent: OutboundAgent, reactor: Any
 ) -> Requests:
     """Build what speaks to other servers and checks what they say."""
     clock, random, identity = core.clock, SystemRandom(), own.identity
@@ -108,7 +109,6 @@ def make_requests(
     allow_list = None if allowed is None else frozenset(map(ServerName, allowed))
     if not federation.enabled:
         allow_list = frozenset()
-    agent = make_agent(outbound, reactor)
     backoff = Backoff(DestinationStore(core.database), clock, int(federation.max_backoff * 1000), random)
     resolver = SystemResolver(reactor.nameResolver, createResolver())
     discovery = Discovery(WellKnown(agent, clock), resolver, clock, random)
@@ -136,10 +136,10 @@ def make_requests(
     )
 
 
-def make_agent(outbound: Outbound, reactor: Any) -> OutboundAgent:
-    """Build the one agent for all outgoing requests."""
+def make_agent(outbound: Outbound, folder: Path, reactor: Any) -> OutboundAgent:
+    """Build the one agent for all outgoing requests; relative paths begin at `folder`."""
     policy = IpPolicy.of(outbound.ip_denylist, outbound.ip_allowlist)
-    tls = OutboundTls.of(outbound.extra_ca_files, outbound.verify_certificates)
+    tls = OutboundTls.of([folder / file for file in outbound.extra_ca_files], outbound.verify_certificates)
     resolver = SystemResolver(reactor.nameResolver, createResolver())
     return OutboundAgent(reactor, Dialer(reactor, resolver, policy, tls))
 

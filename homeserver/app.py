@@ -28,6 +28,7 @@ from federation.wiring import (
     Requests,
     SpeakingRights,
     make_access,
+    make_agent,
     make_inbound,
     make_outgoing,
     make_remote_directories,
@@ -198,7 +199,8 @@ async def _lay_foundation(config: Config, folder: Path, reactor: Any) -> Foundat
 def _open_talk(base: Foundation) -> Talk:
     """Build what asks other servers, sends to them, and places what they send."""
     core, config = base.core, base.config
-    requests = make_requests(core, base.own, config.federation, config.outbound, base.reactor)
+    agent = make_agent(config.outbound, base.folder, base.reactor)
+    requests = make_requests(core, base.own, config.federation, agent, base.reactor)
     return Talk(
         requests,
         make_outgoing(core, requests, core.clock, base.writer),

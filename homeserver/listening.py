@@ -94,7 +94,7 @@ def _open(listener: Listener, address: str, folder: Path, site: HttpSite, reacto
         else:
             context = _tls(listener.tls, folder)
             port = reactor.listenSSL(listener.port, site, context, _BACKLOG, address)
-    except (OSError, SSL.Error, CannotListenError) as error:
+    except (OSError, SSL.Error, crypto.Error, CannotListenError) as error:
         raise CannotListen(f"the listener on {name} cannot be opened: {error}") from error
     resources = ", ".join(listener.resources)
     _log.info("listening on {name} ({what})", name=name, what=resources)

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from homeserver.allocator import give_memory_back
 from homeserver.config.sections import Config
 from homeserver.greeting import next_steps
+from homeserver.http.outbound_tls import BadCaFile
 from homeserver.key_files import BadKeyFile
 from homeserver.listening import CannotListen
 from homeserver.logs import start_logging
@@ -32,7 +33,7 @@ STOP_DEADLINE = 9.0
 GC_THRESHOLDS = (50_000, 20, 50)
 """Collections are rarer than Python's default: nearly all garbage here is freed by counting."""
 
-_OPERATORS_MISTAKES = (BadKeyFile, CannotListen, DatabaseGone, SchemaTooNew, OSError)
+_OPERATORS_MISTAKES = (BadCaFile, BadKeyFile, CannotListen, DatabaseGone, SchemaTooNew, OSError)
 """What keeps a server from starting and is mended outside of it: a sentence is told, no traceback."""
 
 _log = Logger()

@@ -1,7 +1,8 @@
 """Reading `homeserver.yaml`: YAML in, a frozen `Config` out, or an error that names key and line.
 
 `${NAME}` in a value is taken from the environment. Every secret may instead be given as a file: key
-`shared_secret_file` holds the path of a file whose content, stripped, is `shared_secret`.
+`shared_secret_file` holds the path, from the folder of the configuration, of a file whose content,
+stripped, is `shared_secret`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import msgspec
 import yaml
+from attrs import frozen
 
 from homeserver.config.checking import check
 from homeserver.config.sections import Config
@@ -24,6 +26,8 @@ _PATH = re.compile(r" - at `\$(.*)`$")
 _STEP = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[(\d+|\.\.\.)\]")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`")
 _MAX_BYTES = 1_000_000
+_HERE = Path()
+_SECRET_FILES = frozenset({"shared_secret_file", "key_file"})
 
 
 class ConfigError(Exception):
@@ -40,14 +44,14 @@ def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Conf
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
-    return parse_config(text, str(path), environment)
+    return parse_config(text, str(path), environment, path.parent)
 
 
-def parse_config(text: str, name: str, environment: Mapping[str, str]) -> Config:
-    """Validate the text of a configuration file called `name` in messages."""
+def parse_config(text: str, name: str, environment: Mapping[str, str], folder: Path = _HERE) -> Config:
+    """Validate a configuration, called `name` in messages; relative paths of secrets begin at `folder`."""
     tree = _compose(text, name)
     try:
-        plain = _plain(tree, environment)
+        plain = _Values(environment, folder).of(tree)
     except _BadNode as error:
         raise ConfigError(f"{name}:{error.line}: {error}") from None
     try:
@@ -86,49 +90,50 @@ def _compose(text: str, name: str) -> yaml.MappingNode:
     return tree
 
 
-def _plain(node: yaml.Node, environment: Mapping[str, str]) -> Any:
-    if isinstance(node, yaml.MappingNode):
-        return _plain_mapping(node, environment)
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(item, environment) for item in node.value]
-    loader = yaml.SafeLoader("")
-    try:
-        value = loader.construct_object(node)
-    except yaml.YAMLError as error:
-        raise _BadNode(node, str(error)) from None
-    if isinstance(value, str):
-        return _VARIABLE.sub(lambda match: _variable(node, match.group(1), environment), value)
-    return value
+@frozen
+class _Values:
+    """Reads the values of a tree, with variables of the environment and secrets in files."""
 
+    environment: Mapping[str, str]
+    folder: Path
 
-def _plain_mapping(node: yaml.MappingNode, environment: Mapping[str, str]) -> dict[str, Any]:
-    plain: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        key = key_node.value
-        if not isinstance(key, str) or key in plain:
-            raise _BadNode(key_node, f"{key}: the key is given twice")
-        value = _plain(value_node, environment)
-        if key in _SECRET_FILES:
-            key, value = key.removesuffix("_file"), _read_secret(value_node, value)
-        if value is not None:
-            plain[key] = value
-    return plain
+    def of(self, node: yaml.Node) -> Any:
+        """Give a node as Python values; raise _BadNode."""
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.of(item) for item in node.value]
+        try:
+            value = yaml.SafeLoader("").construct_object(node)
+        except yaml.YAMLError as error:
+            raise _BadNode(node, str(error)) from None
+        if isinstance(value, str):
+            return _VARIABLE.sub(lambda match: self._variable(node, match.group(1)), value)
+        return value
 
+    def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
+        plain: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value
+            if not isinstance(key, str) or key in plain:
+                raise _BadNode(key_node, f"{key}: the key is given twice")
+            value = self.of(value_node)
+            if key in _SECRET_FILES:
+                key, value = key.removesuffix("_file"), self._secret(value_node, value)
+            if value is not None:
+                plain[key] = value
+        return plain
 
-_SECRET_FILES = frozenset({"shared_secret_file", "key_file"})
+    def _secret(self, node: yaml.Node, path: object) -> str:
+        try:
+            return (self.folder / str(path)).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise _BadNode(node, f"the secret's file cannot be read: {error}") from None
 
-
-def _read_secret(node: yaml.Node, path: object) -> str:
-    try:
-        return Path(str(path)).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _BadNode(node, f"the secret's file cannot be read: {error}") from None
-
-
-def _variable(node: yaml.Node, name: str, environment: Mapping[str, str]) -> str:
-    if name not in environment:
-        raise _BadNode(node, f"the environment has no variable {name}")
-    return environment[name]
+    def _variable(self, node: yaml.Node, name: str) -> str:
+        if name not in self.environment:
+            raise _BadNode(node, f"the environment has no variable {name}")
+        return self.environment[name]
 
 
 def _decode_secret(kind: type, value: object) -> object:

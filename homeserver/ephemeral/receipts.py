@@ -109,12 +109,12 @@ class ReadReceipts:
         return await self.heads.get(room_nid)
 
     async def _put(self, head: RoomHead, user_id: UserID, mark: Mark, ts: int) -> bool:
-        """Write a receipt; False if it says nothing new."""
+        """Write a receipt; False if it says nothing new, or would go back (devices race each other)."""
         user_nid = await self.nids.user(user_id)
         present = await self.database.read(
             receipts.one, head.room_nid, user_nid, mark.kind, mark.thread or ""
         )
-        if present is not None and present.event_id == mark.event_id:
+        if present is not None and not await self._is_further(head.room_nid, mark, EventID(present.event_id)):
             return False
         await self.nids.receipts.ready(1)
         nid = self.nids.receipts.take()
@@ -122,6 +122,14 @@ class ReadReceipts:
         entry = NewEntry(Kind.RECEIPT, room_nid=head.room_nid, user_nid=user_nid, ref=nid)
         await self.persister.commit(Write((receipts.receipt_rows(row),), (entry,)))
         return True
+
+    async def _is_further(self, room_nid: int, mark: Mark, present: EventID) -> bool:
+        """Tell whether a receipt moves forward; of an event that is not here yet nobody knows."""
+        if mark.event_id == present:
+            return False
+        found = await self.events.by_id(room_nid, (mark.event_id, present))
+        places = [(found[each].depth, found[each].nid) for each in (mark.event_id, present) if each in found]
+        return len(places) < 2 or places[0] > places[1]
 
     def _tell_servers(self, head: RoomHead, user_id: UserID, mark: Mark, ts: int) -> None:
         others = [server for server in head.servers if server != self.server_name]

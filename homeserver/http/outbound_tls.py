@@ -27,6 +27,10 @@ from zope.interface import implementer
 from homeserver.http.addresses import parse_literal
 
 
+class BadCaFile(Exception):
+    """A file of certificate authorities cannot be used."""
+
+
 @frozen
 class OutboundTls:
     """The context shared by all outgoing TLS connections, and whether certificates are checked."""
@@ -35,8 +39,12 @@ class OutboundTls:
     verify: bool
 
     @classmethod
-    def of(cls, extra_ca_files: Sequence[str], verify: bool) -> OutboundTls:
-        """Trust the system's CAs and those in the given PEM files; `verify` off is for test networks."""
+    def of(cls, extra_ca_files: Sequence[Path], verify: bool) -> OutboundTls:
+        """Trust the system's CAs and those in the given PEM files; `verify` off is for test networks.
+
+        Raises:
+            BadCaFile: a file cannot be read, or holds no certificate.
+        """
         options = CertificateOptions(
             trustRoot=platformTrust() if verify else None,
             raiseMinimumTo=TLSVersion.TLSv1_2,
@@ -44,7 +52,10 @@ class OutboundTls:
         )
         context = options.getContext()
         for file in extra_ca_files:
-            context.load_verify_locations(str(Path(file)))
+            try:
+                context.load_verify_locations(file)
+            except SSL.Error as error:
+                raise BadCaFile(f"{file}: cannot be read as certificates in PEM") from error
         return cls(context, verify)
 
     def towards(self, name: str) -> Any:

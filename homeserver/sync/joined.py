@@ -140,12 +140,7 @@ class RoomContents:
 
             span = _own_event_only(task)
             timeline = choose(span, bodies, wanted, hidden)
-            memberships = {
-                event.nid: verdicts[event.nid].membership
-                for event in timeline.events
-                if event.nid in verdicts
-            }
-            chosen.append(_Chosen(task, timeline, bodies, memberships))
+            chosen.append(_Chosen(task, timeline, bodies, _memberships(task, timeline, verdicts)))
         return chosen
 
     async def _events(self, tasks: Sequence[Task]) -> dict[int, dict[int, ClientEvent]]:
@@ -257,6 +252,13 @@ def _own_event_only(task: Task) -> RoomSpan:
         return task.span
     entries = tuple(entry for entry in task.span.entries if entry.ref == own)
     return RoomSpan(task.room_nid, task.span.after, task.span.upto, entries, True)
+
+
+def _memberships(task: Task, timeline: Timeline, verdicts: Mapping[int, Verdict]) -> dict[int, str]:
+    """Give the reader's membership at the events of a timeline, where it may not be `join`."""
+    if task.shown.own_only is not None:
+        return {event.nid: event.membership or "leave" for event in timeline.events}
+    return {event.nid: verdicts[event.nid].membership for event in timeline.events if event.nid in verdicts}
 
 
 def _replaced(each: _Chosen, start: Mapping[StateKey, int]) -> dict[int, int]:

@@ -191,6 +191,9 @@ class DeviceTests(Alice):
         )
         self.assertEqual((await self.as_alice("PUT", V3 + "/devices/X", {"display_name": "x"})).status, 404)
         self.assertEqual((await self.as_alice("GET", V3 + "/devices/X")).status, 404)
+        await self.log_in("alice", device_id="NEW")
+        new = (await self.as_alice("GET", V3 + "/devices/NEW")).json
+        self.assertEqual(set(new), {"device_id", "display_name", "last_seen_ip", "last_seen_ts"})
         one = (await self.as_alice("GET", V3 + "/devices/PHONE")).json
         self.assertEqual((one["device_id"], one["display_name"]), ("PHONE", "é" * 100))
         other = (await self.log_in("alice", device_id="DESK")).json["access_token"]

@@ -148,7 +148,7 @@ class World:
         self.database = InlineDatabase(directory / f"{name}.db")
         self.network.outcome(migrate(self.database))
         self.own = OwnKeys(name, [signing_key(sum(name.encode()) % 200 if beside is not None else 1)])
-        tls = OutboundTls.of([str(self.authority.pem)], True)
+        tls = OutboundTls.of([self.authority.pem], True)
         dialer = Dialer(self.network, self.resolver, IpPolicy.of(("127.0.0.0/8", "10.0.0.0/8"), ()), tls)
         self.agent = OutboundAgent(self.network, dialer)
         self.well_known = WellKnown(self.agent, self.clock)

@@ -114,6 +114,17 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual(config.registration.shared_secret, Secret("marked-secret"))
         self.assertNotIn("marked-secret", repr(config))
 
+    def test_secret_beside_the_configuration(self) -> None:
+        """A relative path of a secret begins at the folder of the configuration."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        (folder / "secret").write_text("marked-secret")
+        (folder / "homeserver.yaml").write_text(
+            "server_name: example.org\nregistration: {shared_secret_file: secret}\n"
+        )
+        config = load_config(folder / "homeserver.yaml", {})
+        self.assertEqual(config.registration.shared_secret, Secret("marked-secret"))
+
     def test_null_means_default(self) -> None:
         """A key set to null has its default."""
         self.assertEqual(parse("registration: {mode: null}\n").registration.mode, RegistrationMode.CLOSED)

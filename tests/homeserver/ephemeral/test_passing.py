@@ -15,7 +15,7 @@ from protocol.errors import Forbidden, InvalidParam, MatrixError, NotFound
 from protocol.identifiers import DeviceID, EventID, RoomID, ServerName, UserID
 from storage.feed import Kind
 from tests.homeserver.ephemeral.helpers import OTHER, PHONE, STRANGER, ZOE, Place, start_place
-from tests.homeserver.events.helpers import ALICE, BOB, NOW, membership
+from tests.homeserver.events.helpers import ALICE, BOB, NOW, membership, message
 from tests.storage.helpers import PostgresCase, SqliteCase
 
 THIRD = ServerName("third.test")
@@ -94,6 +94,17 @@ class ReceiptsTest(PassingCase):
     async def _receipts(self) -> list[tuple[UserID, EventID, str | None]]:
         found = await self.place.passing.receipts.of({self.place.room_nid: None})
         return [(each.user_id, each.event_id, each.thread_id) for each in found.get(self.place.room_nid, ())]
+
+    async def test_forward_alone(self) -> None:
+        """A receipt of an older event, as of a second device that lags, changes nothing and is not told."""
+        receipts, room_id = self.place.passing.receipts, self.place.room_id
+        newer = await self.place.core.events.send(message(room_id, "newer"), now=NOW)
+        await receipts.set_local(ALICE, room_id, Mark(READ, newer.event.event_id), NOW)
+        await receipts.set_local(ALICE, room_id, Mark(READ, self.place.event_id), NOW + 1)
+        self.assertEqual(await self._receipts(), [(ALICE, newer.event.event_id, None)])
+        self.assertEqual(len(self.place.world.edus), 1)
+        await receipts.set_local(ALICE, room_id, Mark(READ, self.place.event_id, "main"), NOW + 2)
+        self.assertEqual(len(await self._receipts()), 2)
 
     async def test_local(self) -> None:
         """A receipt is kept, told to other servers unless private, and the same again says nothing."""

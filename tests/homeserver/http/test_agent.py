@@ -13,7 +13,7 @@ from homeserver.http.addresses import IpPolicy
 from homeserver.http.agent import Limits, OutboundAgent, OutboundAnswer, OutboundRequest, request_for_url
 from homeserver.http.dialing import Dialer, Place
 from homeserver.http.outbound_errors import AddressRefused, AnswerTooLarge, CannotConnect, TimedOut
-from homeserver.http.outbound_tls import OutboundTls
+from homeserver.http.outbound_tls import BadCaFile, OutboundTls
 from tests.federation.network import Answer, Asked, Authority, MemoryNetwork, TableResolver, site
 
 PUBLIC = "93.184.216.34"
@@ -37,6 +37,18 @@ class _Raw(Protocol):
         self.lost = True
 
 
+class TlsTests(SynchronousTestCase):
+    """The context of outgoing TLS."""
+
+    def test_a_file_without_certificates(self) -> None:
+        """A file of authorities that is not there, or holds none, is named."""
+        empty = Path(self.mktemp())
+        empty.write_text("nothing")
+        for file in (empty, empty.with_name("missing.pem")):
+            with self.assertRaisesRegex(BadCaFile, file.name):
+                OutboundTls.of([file], True)
+
+
 class AgentTests(SynchronousTestCase):
     """What the agent lets out and in."""
 
@@ -49,7 +61,7 @@ class AgentTests(SynchronousTestCase):
         self.agent = self._agent()
 
     def _agent(self, verify: bool = True) -> OutboundAgent:
-        tls = OutboundTls.of([str(self.authority.pem)], verify)
+        tls = OutboundTls.of([self.authority.pem], verify)
         policy = IpPolicy.of(PRIVATE_RANGES, ())
         return OutboundAgent(self.network, Dialer(self.network, self.resolver, policy, tls))
 

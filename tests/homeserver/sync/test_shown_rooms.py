@@ -85,7 +85,9 @@ class MembershipTests(FeedCase):
         self.assertEqual(set(events[0]), {"content", "sender", "state_key", "type"})
         leave = await room.member(BOB, BOB, "leave")
         answer, _ = await self.sync(BOB, token)
-        self.assertEqual(timeline(answer["rooms"]["leave"][room.room_id]), [leave.event.event_id])
+        left = answer["rooms"]["leave"][room.room_id]
+        self.assertEqual(timeline(left), [leave.event.event_id])
+        self.assertEqual(left["timeline"]["events"][0]["unsigned"]["membership"], "leave")
 
     async def test_invites_by_ignored_users_are_hidden(self) -> None:
         """An invite by an ignored user is not shown."""
