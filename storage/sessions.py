@@ -75,12 +75,12 @@ def of_user(tx: Transaction, user_nid: int) -> list[SessionRow]:
     return [found for row in tx.all(_OF_USER, (user_nid,)) if (found := _session(row)) is not None]
 
 
-def begin(tx: Transaction, user_nid: int, device_id: str, now: int) -> int:
-    """Begin a session of a device, ending the one it had; give its number."""
+def begin(tx: Transaction, user_nid: int, device_id: str, now: int) -> SessionRow:
+    """Begin a session of a device, ending the one it had."""
     tx.execute(_DELETE_OF_DEVICE, (user_nid, escape(device_id)))
     session_nid = nids.take(tx, SESSION_NUMBERS, 1)
     tx.execute(_INSERT, (session_nid, user_nid, escape(device_id), now))
-    return session_nid
+    return SessionRow(session_nid, user_nid, device_id, 1, 1)
 
 
 def set_gen(tx: Transaction, session_nid: int, gen: int) -> None:

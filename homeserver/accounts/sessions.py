@@ -21,6 +21,7 @@ from homeserver.accounts.session_cache import CachedToken, SessionCache
 from homeserver.accounts.standing import check_active, check_may_log_in
 from homeserver.accounts.token_key import SessionClaims, TokenKey, hash_refresh_token, make_refresh_token
 from homeserver.config.sections import Sessions as Lifetimes
+from homeserver.events.nids import Nids
 from homeserver.events.persister import Persister
 from homeserver.events.write import Write
 from protocol.errors import InvalidParam, UnknownToken, UserDeactivated
@@ -79,6 +80,7 @@ class SessionStores:
 
     database: Database
     persister: Persister
+    nids: Nids
     cache: SessionCache
     last_seen: LastSeen
 
@@ -118,12 +120,17 @@ class Sessions:
             await self._end_session_of(account.user_nid, device_id)
         refresh_token = make_refresh_token() if wish.refreshable else None
         kept = None if refresh_token is None else self._kept(refresh_token, now)
-        session_nid, unseen = await self._stores.database.write(
+        changes = self._stores.cache.changes
+        session, account, unseen = await self._stores.database.write(
             _begin, account.user_nid, device_id, wish.display_name, kept, now
         )
         if unseen:
             await self._drop_devices(account.user_nid, unseen)
-        return self._grant(account, device_id, SessionClaims(session_nid, 1, None), refresh_token, now)
+        claims = SessionClaims(session.session_nid, session.gen, None)
+        granted = self._grant(account, device_id, claims, refresh_token, now)
+        expires = None if granted.expires_in_ms is None else now + granted.expires_in_ms
+        self._remember(granted.access_token, CachedToken(self._requester(account, session), expires), changes)
+        return granted
 
     async def refresh(self, refresh_token: str, now: int) -> Granted:
         """Give new tokens for a refresh token.
@@ -177,9 +184,15 @@ class Sessions:
             used = sessions.use_rows(session.session_nid, claims.gen)
             await self._stores.persister.commit(Write((used,), (_ended(session),)))
         cached = CachedToken(self._requester(account, session), claims.expires)
+        self._remember(token, cached, changes)
+        return cached
+
+    def _remember(self, token: str, cached: CachedToken, changes: int) -> None:
+        """Keep a token that stands and its user's number; the token not if the feed moved since `changes`."""
+        requester = cached.requester
+        self._stores.nids.remember_user(requester.user_id, requester.user_nid)
         if self._stores.cache.changes == changes:
             self._stores.cache.put(token, cached)
-        return cached
 
     def _check_generation(self, claims: SessionClaims, session: SessionRow) -> None:
         """See that a token is of the newest generation, or of the one before while that is not used."""
@@ -260,13 +273,16 @@ def _begin(
     display_name: str | None,
     refresh: tuple[bytes, int | None] | None,
     now: int,
-) -> tuple[int, list[str]]:
-    """Make the device, if it is new, and its session; give its number, and devices that are too many."""
+) -> tuple[SessionRow, AccountRow, list[str]]:
+    """Make the device, if it is new, and its session; give both, and devices that are too many."""
+    account = accounts.by_nid(tx, user_nid)
+    assert account is not None, "accounts are never deleted"
+    check_may_log_in(account)
     devices.ensure(tx, user_nid, device_id, display_name, now)
-    session_nid = sessions.begin(tx, user_nid, device_id, now)
+    session = sessions.begin(tx, user_nid, device_id, now)
     if refresh is not None:
-        sessions.put_refresh_token(tx, refresh[0], RefreshRow(session_nid, 1, refresh[1]))
-    return session_nid, devices.longest_unseen(tx, user_nid, MAX_DEVICES)
+        sessions.put_refresh_token(tx, refresh[0], RefreshRow(session.session_nid, session.gen, refresh[1]))
+    return session, account, devices.longest_unseen(tx, user_nid, MAX_DEVICES)
 
 
 def _load(tx: Transaction, session_nid: int) -> tuple[SessionRow, AccountRow] | None:

@@ -105,7 +105,7 @@ def make_accounts(
     passwords = Passwords(workers, config.auth.password)
     key, cache = TokenKey(neighbours.token_seed, name), SessionCache()
     core.feed.add_cache(cache.apply)
-    stores = SessionStores(database, persister, cache, keepsakes.last_seen)
+    stores = SessionStores(database, persister, core.nids, cache, keepsakes.last_seen)
     accounts = Accounts(database, persister, passwords, keepsakes.devices, neighbours.rooms)
     registration = Registration(database, passwords, config.registration, name)
     return AccountParts(

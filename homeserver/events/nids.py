@@ -121,6 +121,11 @@ class Nids:
         """Give a number for a new event; `await events.ready(n)` has come before."""
         return self.events.take()
 
+    def remember_user(self, user_id: UserID, nid: int) -> None:
+        """Keep a user's number that is committed."""
+        self._users[user_id] = nid
+        self._user_ids[nid] = user_id
+
     def known_user(self, user_id: UserID) -> int | None:
         """Give a user's number if it is in memory."""
         return self._users.get(user_id)
@@ -200,5 +205,4 @@ class Nids:
 
     def _remember_users(self, numbers: dict[str, int]) -> None:
         for name, nid in numbers.items():
-            self._users[UserID(name)] = nid
-            self._user_ids[nid] = UserID(name)
+            self.remember_user(UserID(name), nid)

@@ -45,9 +45,30 @@ class SessionsContract:
         world = await self._world()
         account = await world.register()
         granted = await world.login(account)
+        await world.parts.accounts.set_flag(account, "suspended", True)
         first = await self._ask(world, granted.access_token)
         self.assertEqual((first.user_id, first.device_id), (account.user_id, "PHONE"))
         self.assertIs(await self._ask(world, granted.access_token), first)
+
+    async def test_a_fresh_token_needs_no_query(self) -> None:
+        """A token made here stands without being looked up, and its user's number is known."""
+        world = await self._world()
+        account = await world.register()
+        granted = await world.login(account)
+        asked = Deferred.fromCoroutine(self._ask(world, granted.access_token))
+        self.assertTrue(asked.called)
+        self.assertEqual((await asked).device_id, "PHONE")
+        self.assertEqual(world.core.nids.known_user(granted.user_id), account.user_nid)
+
+    async def test_an_account_that_changes_during_a_login(self) -> None:
+        """A fresh token speaks of the account as it is when the session begins, not when it was looked up."""
+        world = await self._world()
+        before = await world.register()
+        await world.parts.accounts.set_flag(before, "suspended", True)
+        granted = await world.login(before)
+        self.assertTrue((await self._ask(world, granted.access_token)).suspended)
+        await world.parts.accounts.set_flag(before, "locked", True)
+        await self._refused(world.login(before), UserLocked)
 
     async def test_a_session_that_ends_is_over_at_once(self) -> None:
         """After a logout the token is refused, and so is that of a device that logs in anew."""
