@@ -66,7 +66,10 @@ class Transaction(Protocol):
         """Run a query and give its first row, or None."""
 
     def many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
-        """Run an `INSERT … VALUES (?, ?, …) [ON CONFLICT …]` for many rows in few round trips."""
+        """Run an `INSERT … VALUES (?, ?, …) [ON CONFLICT …]` for many rows in few round trips.
+
+        It is done when the next statement is; if the database refuses it, that one or COMMIT may raise.
+        """
 
     def values(self, sql: str, rows: Sequence[Sequence[object]]) -> list[Row]:
         """Run a statement whose ` VALUES ?` stands for all `rows` at once, and give what it returns."""

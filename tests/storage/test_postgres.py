@@ -111,6 +111,37 @@ class LossTests(PostgresCase):
         )
         self.assertEqual(await self.database.read(lambda tx: tx.all("SELECT DISTINCT b FROM t")), [(2,)])
 
+    async def test_rows_alone_survive_a_lost_connection(self) -> None:
+        """A work that only writes rows is run again on a new connection, for nothing of it was sent."""
+        await gatherResults([Deferred.fromCoroutine(self.database.write(count)) for _ in range(8)])
+        await self.database.write(kill_others)
+        for n in range(4):
+            await self.database.write(lambda tx, n=n: tx.many("INSERT INTO t VALUES (?, 0)", [(n,)]))
+        self.assertEqual(await self.database.read(count), 4)
+
+    async def test_rows_are_there_for_what_follows(self) -> None:
+        """Rows wait for company, but a query after them sees them, in order, however many they are."""
+
+        def work(tx: Transaction) -> tuple[int, int]:
+            tx.many("INSERT INTO t VALUES (?, ?)", [(1, 1), (2, 2)])
+            tx.many("UPDATE t SET b = ? WHERE a = ?", [(10, 1), (20, 2)])
+            first = tx.one("SELECT sum(b) FROM t")
+            tx.many("INSERT INTO t VALUES (?, ?)", [(n, 10**15) for n in range(3, 100_000)])
+            return (0 if first is None else int(first[0])), count(tx)
+
+        self.assertEqual(await self.database.write(work), (30, 99_999))
+
+    async def test_rows_refused_with_the_commit(self) -> None:
+        """Rows that the database refuses spoil their transaction, also where they travel with COMMIT."""
+
+        def work(tx: Transaction) -> None:
+            count(tx)
+            tx.many("INSERT INTO t VALUES (?, ?)", [(1, 0), (1, 0)])
+
+        with self.assertRaises(IntegrityError):
+            await self.database.write(work)
+        self.assertEqual(await self.database.write(count), 0)
+
     async def test_a_constraint_that_breaks_at_commit(self) -> None:
         """A deferred constraint that fails at COMMIT is an IntegrityError, for that outcome is known."""
         await self.database.write(

@@ -11,8 +11,8 @@ from twisted.internet.endpoints import UNIXClientEndpoint, UNIXServerEndpoint, c
 from twisted.internet.interfaces import IAddress, IListeningPort
 from twisted.internet.protocol import Factory, Protocol
 
-COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
-"""The simple query `COMMIT` as PostgreSQL's protocol writes it."""
+COMMIT = b"COMMIT\x00"
+"""How a simple query that commits ends, as PostgreSQL's protocol writes it."""
 
 
 class Cut(Enum):
@@ -68,7 +68,7 @@ class _ClientSide(Protocol):
 
     def pass_on(self, data: bytes) -> None:
         assert self.server is not None
-        if data == COMMIT and self.proxy.cut is not Cut.NOT:
+        if data.endswith(COMMIT) and self.proxy.cut is not Cut.NOT:
             self.answer_is_lost = self.proxy.cut is Cut.AFTER
             self.proxy.cut = Cut.NOT
             self.proxy.cuts += 1
