@@ -17,7 +17,8 @@ from federation.discovery import Discovery
 from federation.failures import BadAnswer, NoAnswer, Refused, Unreachable
 from federation.own_keys import Identity
 from homeserver.clock import Clock
-from homeserver.http.agent import Limits, OutboundAgent, OutboundAnswer, OutboundRequest
+from homeserver.http.agent import Limits, OutboundAgent, OutboundRequest
+from homeserver.http.answer_reader import OutboundAnswer
 from homeserver.http.dialing import Place
 from homeserver.http.outbound_errors import AnswerTooLarge, OutboundError, TimedOut
 from protocol.canonical_json import JsonObject, JsonValue, decode_lax, encode

@@ -15,7 +15,8 @@ from attrs import define, evolve, field, frozen
 
 from federation.server_names import read_server_name
 from homeserver.clock import Clock
-from homeserver.http.agent import Limits, OutboundAgent, OutboundAnswer, request_for_url
+from homeserver.http.agent import Limits, OutboundAgent, request_for_url
+from homeserver.http.answer_reader import OutboundAnswer
 from homeserver.http.outbound_errors import OutboundError
 from homeserver.single_flight import SingleFlight
 from protocol.canonical_json import decode_client

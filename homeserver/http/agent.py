@@ -10,38 +10,35 @@ Source: RFC 9112 (HTTP/1.1).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from io import BytesIO
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectError, ConnectionClosed, DNSLookupError
-from twisted.internet.protocol import Protocol
-from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, HTTPConnectionPool, ResponseDone, ResponseNeverReceived
-from twisted.web.error import Error as WebError
-from twisted.web.http import PotentialDataLoss
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IBodyProducer
-from zope.interface import implementer
 
-from homeserver.http.dialing import Dialer, HeaderBoundEndpoint, Place
-from homeserver.http.outbound_errors import AnswerTooLarge, CannotConnect, OutboundError, TimedOut
+from homeserver.http.answer_reader import AnswerReader, OutboundAnswer
+from homeserver.http.connections import ConnectionFactory, IdleConnections, NoAnswerBegun, OutboundConnection
+from homeserver.http.dialing import Dialer, Place
+from homeserver.http.outbound_errors import CannotConnect, OutboundError, TimedOut
 
 MAX_IN_FLIGHT = 256
 """Requests under way at a time; more wait in line, within their deadline."""
-MAX_IDLE = 200
-"""Idle connections kept in all."""
-MAX_IDLE_PER_PLACE = 2
-IDLE_SECONDS = 25
-"""How long an idle connection is kept: less than servers keep theirs, so that few are found closed."""
 
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_BROKEN = (ConnectError, ConnectionClosed, DNSLookupError, WebError, OSError, ValueError, EOFError)
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+"""What is asked once more when an idle connection turns out to be closed.
+
+Source: RFC 9110, 9.2.2."""
+_WITH_BODY = frozenset({"PUT", "POST", "PATCH"})
+"""Methods that announce even an empty body."""
+_BROKEN = (ConnectError, ConnectionClosed, DNSLookupError, OSError, ValueError, EOFError)
+_START_LINE = re.compile(r"[A-Z]+ [!-~]+")
+_FIELD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\r\n\0]*")
 
 
 @frozen
@@ -66,15 +63,6 @@ class OutboundRequest:
     body: bytes | None = None
 
 
-@frozen
-class OutboundAnswer:
-    """An answer read whole: status, headers with lower-case names (the first of each), body."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
 def request_for_url(method: str, url: str, headers: Mapping[str, str], limits: Limits) -> OutboundRequest:
     """Give the request for an absolute `http` or `https` URL; raises CannotConnect for any other text."""
     try:
@@ -97,7 +85,7 @@ class OutboundAgent:
         """Use `reactor` for time and `dialer` for connections."""
         self._reactor = reactor
         self._dialer = dialer
-        self._pool = _BoundedPool(reactor)  # type: ignore[no-untyped-call]  # untyped in Twisted
+        self._idle = IdleConnections(reactor)
         self._slots = DeferredSemaphore(MAX_IN_FLIGHT)
 
     async def request(self, request: OutboundRequest) -> OutboundAnswer:
@@ -111,7 +99,7 @@ class OutboundAgent:
 
     async def close(self) -> None:
         """Close the idle connections."""
-        await self._pool.closeCachedConnections()  # type: ignore[no-untyped-call]  # untyped in Twisted
+        self._idle.close()
 
     async def _follow(self, request: OutboundRequest) -> OutboundAnswer:
         """Send, and follow as many redirects as the limits allow."""
@@ -128,49 +116,51 @@ class OutboundAgent:
         await self._slots.acquire()
         try:
             return await self._send(request)
+        except (OutboundError, CancelledError):
+            raise
+        except Exception as error:
+            raise _translated(error, request.place.host) from error
         finally:
             self._slots.release()
 
     async def _send(self, request: OutboundRequest) -> OutboundAnswer:
-        """Send one request over a pooled or new connection."""
-        place = request.place
-        endpoint = HeaderBoundEndpoint(self._dialer.endpoint(place))
-        agent = Agent.usingEndpointFactory(self._reactor, _Fixed(endpoint), _Keyed(self._pool, place))
-        headers = Headers({name: [value] for name, value in request.headers.items()})
-        headers.setRawHeaders("Host", [request.host])
-        uri = b"https://host" + request.target.encode("ascii")
-        body = None if request.body is None else _Body(request.body)
-        try:
-            response = await _ask(agent, request.method.encode("ascii"), uri, headers, body)
-            return await _read(response, request)
-        except (OutboundError, CancelledError):
-            raise
-        except Exception as error:
-            raise _translated(error, place.host) from error
+        """Send one request over an idle connection, or a new one."""
+        written = _written(request)
+        idle = self._idle.take(request.place)
+        if idle is not None:
+            try:
+                return await self._ask(idle, request, written)
+            except NoAnswerBegun:
+                if request.method not in _IDEMPOTENT:
+                    raise
+        fresh = await self._dialer.endpoint(request.place).connect(ConnectionFactory())
+        return await self._ask(fresh, request, written)
+
+    async def _ask(
+        self, connection: OutboundConnection, request: OutboundRequest, written: bytes
+    ) -> OutboundAnswer:
+        reader = AnswerReader(request.method == "HEAD", request.limits.max_bytes)
+        answer = await connection.ask(written, reader)
+        self._idle.put(request.place, connection)
+        return answer
 
 
-async def _ask(agent: Agent, method: bytes, uri: bytes, headers: Headers, body: Any) -> Any:
-    """Send a request; once more if an idle connection turns out to be closed and the method is idempotent.
-
-    The pool does that by itself for methods without a body.
-    """
-    try:
-        return await agent.request(method, uri, headers, body)
-    except ResponseNeverReceived:
-        if method != b"PUT":
-            raise
-        return await agent.request(method, uri, headers, body)
+def _written(request: OutboundRequest) -> bytes:
+    """Give a request as it goes over the wire; raises CannotConnect for what would be another request."""
+    start = f"{request.method} {request.target}"
+    lines = [f"Host: {request.host}", *(f"{name}: {value}" for name, value in request.headers.items())]
+    if _START_LINE.fullmatch(start) is None or not all(map(_FIELD.fullmatch, lines)):
+        raise CannotConnect("a request with odd characters is not sent")
+    body = request.body or b""
+    if body or request.method in _WITH_BODY:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join((f"{start} HTTP/1.1", *lines, "\r\n")).encode("latin-1") + body
 
 
 def _translated(error: Exception, host: str) -> Exception:
     """Give the OutboundError for what Twisted raised, or the error itself if it is a fault of ours."""
-    reasons = getattr(error, "reasons", None)
-    inner = [reason.value for reason in reasons] if reasons else [error]
-    for cause in inner:
-        if isinstance(cause, OutboundError | CancelledError):
-            return cause
-    if isinstance(inner[0], _BROKEN) or reasons or type(error).__module__.startswith(("twisted.", "OpenSSL")):
-        return CannotConnect(f"cannot talk to {host}: {type(inner[0]).__name__}")
+    if isinstance(error, _BROKEN) or type(error).__module__.startswith(("twisted.", "OpenSSL")):
+        return CannotConnect(f"cannot talk to {host}: {type(error).__name__}")
     return error
 
 
@@ -182,124 +172,3 @@ def _redirected(request: OutboundRequest, location: str) -> OutboundRequest:
         raise CannotConnect("a redirect away from https")
     headers = {k: v for k, v in request.headers.items() if k.lower() not in ("authorization", "cookie")}
     return evolve(request_for_url("GET", url, headers, request.limits), body=None)
-
-
-async def _read(response: Any, request: OutboundRequest) -> OutboundAnswer:
-    """Read the body up to the limit; a declared length above it is refused at once."""
-    reader = _Reader(request.limits.max_bytes)
-    response.deliverBody(reader)
-    if isinstance(response.length, int) and response.length > request.limits.max_bytes:
-        reader.stop(AnswerTooLarge(f"{request.place.host} announced {response.length} bytes"))
-    body = await reader.done
-    headers = {
-        name.decode("latin-1").lower(): values[0].decode("latin-1")
-        for name, values in response.headers.getAllRawHeaders()
-    }
-    return OutboundAnswer(response.code, headers, body)
-
-
-class _Reader(Protocol):
-    """Collects a body up to a bound."""
-
-    def __init__(self, max_bytes: int) -> None:
-        """Read no more than `max_bytes`."""
-        self._left = max_bytes
-        self._parts = BytesIO()
-        self.done: Deferred[bytes] = Deferred(lambda _: self._drop())
-
-    def dataReceived(self, data: bytes) -> None:
-        """Keep a piece, or give up once there are too many."""
-        if self.done.called:
-            return
-        self._left -= len(data)
-        if self._left < 0:
-            self.stop(AnswerTooLarge("the answer is too large"))
-        else:
-            self._parts.write(data)
-
-    def connectionLost(self, reason: Failure | None = None) -> None:
-        """Hand the body over, if it is whole."""
-        if self.done.called:
-            return
-        if reason is not None and reason.check(ResponseDone, PotentialDataLoss):
-            self.done.callback(self._parts.getvalue())
-        else:
-            self.done.errback(CannotConnect("the connection broke within the answer"))
-
-    def stop(self, error: OutboundError) -> None:
-        """Fail with `error` and drop the connection."""
-        if not self.done.called:
-            self.done.errback(error)
-            self._drop()
-
-    def _drop(self) -> None:
-        if self.transport is not None:
-            self.transport.stopProducing()
-
-
-@implementer(IBodyProducer)
-@define(eq=False)
-class _Body:
-    """A body already in memory."""
-
-    content: bytes
-    length: int = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Tell the length beforehand."""
-        self.length = len(self.content)
-
-    def startProducing(self, consumer: Any) -> Deferred[None]:
-        """Write everything at once."""
-        consumer.write(self.content)
-        done: Deferred[None] = Deferred()
-        done.callback(None)
-        return done
-
-    def pauseProducing(self) -> None:
-        """Do nothing: all is written."""
-
-    def resumeProducing(self) -> None:
-        """Do nothing: all is written."""
-
-    def stopProducing(self) -> None:
-        """Do nothing: all is written."""
-
-
-@frozen
-class _Fixed:
-    """An endpoint factory for the one endpoint already chosen."""
-
-    endpoint: HeaderBoundEndpoint
-
-    def endpointForURI(self, uri: URI) -> HeaderBoundEndpoint:
-        """Give the endpoint, whatever the URI says."""
-        return self.endpoint
-
-
-@frozen
-class _Keyed:
-    """The pool, with connections kept by where they really go and what TLS proved."""
-
-    pool: _BoundedPool
-    place: Place
-    persistent: bool = True
-
-    def getConnection(self, key: object, endpoint: Any) -> Deferred[Any]:
-        """Give an idle connection to the place, or a new one."""
-        connection: Deferred[Any] = self.pool.getConnection(self.place, endpoint)
-        return connection
-
-
-class _BoundedPool(HTTPConnectionPool):
-    """A connection pool with a bound on idle connections in all, not only for each place."""
-
-    maxPersistentPerHost = MAX_IDLE_PER_PLACE
-    cachedConnectionTimeout = IDLE_SECONDS
-
-    def _putConnection(self, key: object, connection: Any) -> None:
-        """Keep an idle connection, or close it when enough are kept."""
-        if len(self._timeouts) >= MAX_IDLE:
-            connection.transport.loseConnection()
-        else:
-            super()._putConnection(key, connection)  # type: ignore[no-untyped-call]  # untyped in Twisted

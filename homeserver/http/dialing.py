@@ -2,7 +2,6 @@
 
 The addresses are resolved once and those very addresses are dialled, so a second DNS answer cannot
 differ from the checked one. Several addresses are tried with a small stagger; the first to connect wins.
-A connection whose peer sends headers without end is cut.
 
 Source: RFC 8305 (the stagger).
 """
@@ -12,11 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import define, frozen
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -29,8 +27,6 @@ CONNECT_TIMEOUT = 10
 """Seconds for one address."""
 STAGGER = 0.3
 """Seconds before the next address is tried beside the ones under way."""
-MAX_HEADER_BYTES = 64 * 1024
-"""Bytes of the status line and headers of one answer."""
 
 Endpoint = Any
 """What provides IStreamClientEndpoint; zope's interfaces say nothing to the type checker."""
@@ -156,62 +152,3 @@ class _Race:
             self._timer = None
         for attempt in list(self._running):
             attempt.cancel()
-
-
-class HeaderBound(ProtocolWrapper):
-    """Cuts a connection whose answer has more than MAX_HEADER_BYTES before its body."""
-
-    def makeConnection(self, transport: Any) -> None:
-        """Begin with an answer awaited."""
-        self._count = 0
-        self._in_headers = True
-        self._tail = b""
-        super().makeConnection(transport)  # type: ignore[no-untyped-call]  # untyped in Twisted
-
-    def write(self, data: bytes) -> None:
-        """Send a request, or a piece of one; an answer follows."""
-        self._expect()
-        super().write(data)  # type: ignore[no-untyped-call]  # untyped in Twisted
-
-    def writeSequence(self, data: Sequence[bytes]) -> None:
-        """Send pieces of a request; an answer follows."""
-        self._expect()
-        super().writeSequence(data)  # type: ignore[no-untyped-call]  # untyped in Twisted
-
-    def dataReceived(self, data: bytes) -> None:
-        """Count until the empty line; pass everything on."""
-        if self._in_headers:
-            window = self._tail + data
-            end = window.find(b"\r\n\r\n")
-            self._count += len(data) if end < 0 else 0
-            self._in_headers = end < 0
-            self._tail = window[-3:]
-            if self._count > MAX_HEADER_BYTES:
-                self.abortConnection()
-                return
-        super().dataReceived(data)  # type: ignore[no-untyped-call]  # untyped in Twisted
-
-    def abortConnection(self) -> None:
-        """Drop the connection at once."""
-        transport: Any = self.transport
-        transport.abortConnection()
-
-    def _expect(self) -> None:
-        self._count, self._in_headers, self._tail = 0, True, b""
-
-
-@implementer(IStreamClientEndpoint)
-@define
-class HeaderBoundEndpoint:
-    """An endpoint whose connections bound the headers they receive."""
-
-    endpoint: Endpoint
-
-    def connect(self, protocolFactory: Factory) -> Deferred[Connection]:
-        """Connect, and give the protocol inside the bound."""
-        protocolFactory.noisy = False
-        factory = WrappingFactory(protocolFactory)
-        factory.protocol = HeaderBound
-        factory.noisy = False
-        connected: Deferred[Any] = self.endpoint.connect(factory)
-        return connected.addCallback(lambda wrapper: wrapper.wrappedProtocol)

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
 from homeserver.config.sections import PRIVATE_RANGES
 from homeserver.http.addresses import IpPolicy
-from homeserver.http.agent import Limits, OutboundAgent, OutboundAnswer, OutboundRequest, request_for_url
+from homeserver.http.agent import Limits, OutboundAgent, OutboundRequest, request_for_url
+from homeserver.http.answer_reader import OutboundAnswer
+from homeserver.http.connections import IDLE_SECONDS
 from homeserver.http.dialing import Dialer, Place
 from homeserver.http.outbound_errors import AddressRefused, AnswerTooLarge, CannotConnect, TimedOut
 from homeserver.http.outbound_tls import BadCaFile, OutboundTls
 from tests.federation.network import Answer, Asked, Authority, MemoryNetwork, TableResolver, site
 
 PUBLIC = "93.184.216.34"
+URL = "http://good.example/"
 LIMITS = Limits(max_bytes=1000, seconds=10, redirects=3)
 
 
@@ -35,6 +39,19 @@ class _Raw(Protocol):
 
     def connectionLost(self, reason: object = None) -> None:
         self.lost = True
+
+
+class _Closing(Protocol):
+    """Answers the first request of its connection, and closes at the second."""
+
+    answered = False
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.answered:
+            self.transport.loseConnection()
+        else:
+            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        self.answered = True
 
 
 class TlsTests(SynchronousTestCase):
@@ -105,6 +122,69 @@ class AgentTests(SynchronousTestCase):
         for _ in range(3):
             self._get("https://good.example/")
         self.assertEqual(len(self.network.dialled), 1)
+
+    def test_a_connection_closed_while_idle_costs_an_idempotent_request_nothing(self) -> None:
+        """PUT is sent again over a new connection; POST is not, since it may have been read."""
+        self.network.listen(PUBLIC, 80, Factory.forProtocol(_Closing))
+
+        def ask(method: str) -> OutboundAnswer:
+            place = Place("good.example", 80, None)
+            request = OutboundRequest(method, place, "good.example", "/", {}, LIMITS, b"{}")
+            return self.network.outcome(self.agent.request(request))
+
+        self.assertEqual([ask("PUT").status, ask("PUT").status], [200, 200])
+        self.assertEqual(len(self.network.dialled), 2)
+        with self.assertRaises(CannotConnect):
+            ask("POST")
+        self.assertEqual(len(self.network.dialled), 2)
+
+    def test_idle_connections_are_closed_in_time(self) -> None:
+        """What nobody used for long, or what speaks unasked, is closed; the next request dials anew."""
+        raw = _Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        self.network.listen(PUBLIC, 80, Factory.forProtocol(lambda: raw))
+        self._get("http://good.example/")
+        self.network.advance(IDLE_SECONDS - 1)
+        self.network.settle()
+        self.assertFalse(raw.lost)
+        self.network.advance(1)
+        self.network.settle()
+        self.assertTrue(raw.lost)
+        raw.lost = False
+        self._get("http://good.example/")
+        raw.transport.write(b"HTTP/1.1 200 OK\r\n")
+        self.network.settle()
+        self.assertTrue(raw.lost)
+        self._get("http://good.example/")
+        self.assertEqual(len(self.network.dialled), 3)
+        self.network.outcome(self.agent.close())
+        self.network.settle()
+        self.assertEqual(self.network.getDelayedCalls(), [])
+
+    def test_few_connections_are_kept_for_a_place(self) -> None:
+        """Of many requests side by side, two leave their connections for later."""
+        self.network.listen(PUBLIC, 80, self._serve(lambda _: Answer()))
+        for _ in range(2):
+            several = [
+                Deferred.fromCoroutine(self.agent.request(request_for_url("GET", URL, {}, LIMITS)))
+                for _ in range(5)
+            ]
+            for each in several:
+                self.assertEqual(self.network.outcome(each).status, 200)
+        self.assertEqual(len(self.network.dialled), 5 + 3)
+
+    def test_nothing_can_be_smuggled_into_a_request(self) -> None:
+        """A target or header that would end its line is not sent."""
+        place = Place("good.example", 80, None)
+        for target, headers in (
+            ("/a b", {}),
+            ("/\r\nX: y", {}),
+            ("/", {"A": "b\r\nC: d"}),
+            ("/", {"A b": ""}),
+        ):
+            request = OutboundRequest("GET", place, "good.example", target, headers, LIMITS)
+            with self.assertRaises(CannotConnect):
+                self.network.outcome(self.agent.request(request))
+        self.assertEqual(self.network.dialled, [])
 
     def test_a_private_address_is_never_dialled(self) -> None:
         """Every private address that a name gives is refused before a connection (security: M5)."""
