@@ -264,6 +264,7 @@ def _open_sight(base: Foundation, talk: Talk, services: Services) -> Sight:
         services.rooms.conversations,
         services.limiter,
         passing.presences,
+        accounts.tickets,
     )
     return Sight(
         make_history(sync_core, readers, keepsakes.ignored, talk.receiving.gaps),

@@ -17,6 +17,7 @@ from client_api.websocket.pushing import Feeding
 from client_api.websocket.registry import Registry
 from client_api.websocket.services import Heard, Services, Settings
 from client_api.websocket.transport import ClientSocket, Sockets
+from homeserver.accounts.tickets import LIFE_MS, Tickets
 from homeserver.clock import Clock
 from homeserver.config.sections import Config
 from homeserver.feed.tail import Feed
@@ -33,6 +34,7 @@ from homeserver.sync.waiting import Waiters
 from protocol.errors import InvalidParam, MatrixError
 
 PATH = "/_plait/client/v1/ws"
+TICKET_PATH = PATH + "/ticket"
 STOP_SECONDS = 5.0
 """How long clients have to take their `bye` when the server stops."""
 _MIN_HEARTBEAT = 1.0
@@ -53,36 +55,46 @@ class WebSocketParts:
     limiter: RateLimiter
     presences: Heard
     """`homeserver.ephemeral.presence.Presences`."""
+    tickets: Tickets
 
 
 class WebSocketApi:
-    """Serves the one endpoint, and ends all sessions when the server stops."""
+    """Serves the socket and the tickets to it, and ends all sessions when the server stops."""
 
-    def __init__(self, services: Services, sockets: Sockets, config: Config) -> None:
+    def __init__(self, services: Services, sockets: Sockets, tickets: Tickets, config: Config) -> None:
         """Take what `make_websocket` made."""
+        self._tickets = tickets
         self._services = services
         self._sockets = sockets
         self._config = config.websocket
 
     def routes(self) -> tuple[Route, ...]:
-        """List the endpoint, none if the configuration has it off."""
+        """List the endpoints, none if the configuration has them off."""
         if not self._config.enabled:
             return ()
-        route = Route(
-            "GET", PATH, self.open, auth=Auth.NONE, limit=RateClass.READS, over_websocket=False, cors=False
+        ticket: dict[str, Any] = {"auth": Auth.GUEST, "limit": RateClass.WRITES, "while_suspended": True}
+        return (
+            Route("GET", PATH, self.open, auth=Auth.NONE, over_websocket=False, cors=False),
+            Route("POST", TICKET_PATH, self.ticket, body=bytes, over_websocket=False, **ticket),
         )
-        return (route,)
+
+    async def ticket(self, call: Call[bytes]) -> Reply:
+        """POST /_plait/client/v1/ws/ticket: give what opens one socket, in its URL."""
+        ticket = await self._tickets.make(call.access_token, call.now)
+        return {"ticket": ticket, "expires_in_ms": LIFE_MS}
 
     async def open(self, call: Call[None]) -> Reply:
-        """GET /_plait/client/v1/ws: refuse a token in the URL, else take the connection over."""
+        """GET /_plait/client/v1/ws: refuse a token in the URL, take a ticket, and the connection over."""
         if call.query.get("access_token") is not None or call.query.get("token") is not None:
             raise InvalidParam("access_token: is never taken from the URL here")
-        return TakeOver(lambda request: self._start(request, call.ip, call.user_agent))
+        ticket = call.query.get("ticket")
+        token = None if ticket is None else await self._tickets.take(ticket, call.now)
+        return TakeOver(lambda request: self._start(request, call, token))
 
-    def _start(self, request: Any, ip: str, user_agent: str) -> Response | None:
+    def _start(self, request: Any, call: Call[None], token: str | None) -> Response | None:
         """Check the handshake and begin, or give the refusal."""
         headers = request.requestHeaders
-        address = address_key(ip)
+        address = address_key(call.ip)
         try:
             check_origin(headers.getRawHeaders(b"origin", ()), self._config.allowed_origins)
             handshake = upgrade_request(
@@ -91,8 +103,8 @@ class WebSocketApi:
             self._services.registry.check_room_for(address)
         except MatrixError as error:
             return error_response(error, "a WebSocket handshake")
-        token = bearer(headers.getRawHeaders(b"authorization", ()))
-        peer = Peer(ip, address, user_agent[:MAX_USER_AGENT], token)
+        token = token or bearer(headers.getRawHeaders(b"authorization", ()))
+        peer = Peer(call.ip, address, call.user_agent[:MAX_USER_AGENT], token)
         dispatch = request.dispatcher.dispatch
 
         def connect(socket: ClientSocket) -> Connection:
@@ -146,4 +158,4 @@ def make_websocket(parts: WebSocketParts, feed: Feed, clock: Clock, config: Conf
     )
     feed.add_session_listener(registry.apply)
     sockets = Sockets(clock, frame_bytes=section.frame_bytes, compression=section.compression)
-    return WebSocketApi(services, sockets, config)
+    return WebSocketApi(services, sockets, parts.tickets, config)

@@ -1,6 +1,7 @@
-"""Access tokens: EdDSA JWTs that name a session and a generation of it, and nothing else.
+"""Access tokens and tickets: EdDSA JWTs that name a session and a generation of it, and little else.
 
-A token proves only that this server made it; whether its session still stands is for `sessions.py` to say.
+A token proves only that this server made it; whether its session still stands is for `sessions.py` to say,
+whether a ticket is still good for `tickets.py`.
 Never mixed up with the tokens of outside issuers: key, type and audience differ.
 
 Source: RFC 7519, RFC 8037; security L1, L3.
@@ -21,7 +22,9 @@ from protocol.identifiers import ServerName
 
 TYPE = "plait-access+jwt"
 MAX_TOKEN = 1024
+TICKET_TYPE = "plait-ticket+jwt"
 _AUDIENCE = "plait-session"
+_TICKET_AUDIENCE = "plait-ticket"
 _ALGORITHM = "EdDSA"
 
 
@@ -49,28 +52,36 @@ class TokenKey:
 
     def mint(self, claims: SessionClaims) -> str:
         """Make an access token."""
-        content: dict[str, object] = {
-            "iss": self._server_name,
-            "aud": _AUDIENCE,
-            "sid": claims.session_nid,
-            "gen": claims.gen,
-        }
-        if claims.expires is not None:
-            content["exp"] = claims.expires // 1000
-        return jwt.encode(content, self._private, _ALGORITHM, headers={"typ": TYPE})
+        return self._encode(claims, {"aud": _AUDIENCE}, TYPE)
 
     def read(self, token: str, now: int) -> SessionClaims:
         """Check a token's signature and form; raises UnknownToken, softly for one that has expired."""
-        content = self._decode(token)
-        session_nid, gen, exp = content.get("sid"), content.get("gen"), content.get("exp")
-        if not (isinstance(session_nid, int) and isinstance(gen, int) and isinstance(exp, int | None)):
-            raise _unknown()
-        expires = None if exp is None else exp * 1000
-        if expires is not None and expires <= now:
-            raise UnknownToken("This access token has expired", soft_logout=True)
-        return SessionClaims(session_nid, gen, expires)
+        return _claims(self._decode(token, _AUDIENCE, TYPE), now)
 
-    def _decode(self, token: str) -> dict[str, object]:
+    def mint_ticket(self, claims: SessionClaims, nonce: str) -> str:
+        """Make a ticket that stands for an access token with these claims, and bears a nonce."""
+        return self._encode(claims, {"aud": _TICKET_AUDIENCE, "jti": nonce}, TICKET_TYPE)
+
+    def read_ticket(self, ticket: str, now: int) -> tuple[SessionClaims, str]:
+        """Check a ticket's signature and form; give its claims and nonce. Raises UnknownToken."""
+        content = self._decode(ticket, _TICKET_AUDIENCE, TICKET_TYPE)
+        nonce = content.get("jti")
+        if not isinstance(nonce, str):
+            raise _unknown()
+        return _claims(content, now), nonce
+
+    def _encode(self, claims: SessionClaims, further: dict[str, str], kind: str) -> str:
+        content: dict[str, object] = {
+            "iss": self._server_name,
+            "sid": claims.session_nid,
+            "gen": claims.gen,
+            **further,
+        }
+        if claims.expires is not None:
+            content["exp"] = claims.expires // 1000
+        return jwt.encode(content, self._private, _ALGORITHM, headers={"typ": kind})
+
+    def _decode(self, token: str, audience: str, kind: str) -> dict[str, object]:
         if len(token) > MAX_TOKEN or not token.isascii():
             raise _unknown()
         try:
@@ -80,12 +91,12 @@ class TokenKey:
                 [_ALGORITHM],
                 # Whether it has expired is judged by the server's own clock.
                 options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
-                audience=_AUDIENCE,
+                audience=audience,
                 issuer=self._server_name,
             )
         except (jwt.InvalidTokenError, ValueError, RecursionError):
             raise _unknown() from None
-        if decoded["header"].get("typ") != TYPE:
+        if decoded["header"].get("typ") != kind:
             raise _unknown()
         content: dict[str, object] = decoded["payload"]
         return content
@@ -98,6 +109,17 @@ class TokenKey:
     def __repr__(self) -> str:
         """Show nothing of the key."""
         return "TokenKey(***)"
+
+
+def _claims(content: dict[str, object], now: int) -> SessionClaims:
+    """Read what a decoded token says; raises UnknownToken, softly for one that has expired."""
+    session_nid, gen, exp = content.get("sid"), content.get("gen"), content.get("exp")
+    if not (isinstance(session_nid, int) and isinstance(gen, int) and isinstance(exp, int | None)):
+        raise _unknown()
+    expires = None if exp is None else exp * 1000
+    if expires is not None and expires <= now:
+        raise UnknownToken("This access token has expired", soft_logout=True)
+    return SessionClaims(session_nid, gen, expires)
 
 
 def _unknown() -> UnknownToken:

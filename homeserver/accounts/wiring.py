@@ -23,6 +23,7 @@ from homeserver.accounts.registration import Registration
 from homeserver.accounts.rule_sets import RuleSets
 from homeserver.accounts.session_cache import SessionCache
 from homeserver.accounts.sessions import Sessions, SessionStores
+from homeserver.accounts.tickets import Tickets
 from homeserver.accounts.token_key import TokenKey
 from homeserver.accounts.upkeep import AccountUpkeep
 from homeserver.accounts.user_directory import UserDirectory
@@ -69,6 +70,7 @@ class AccountParts:
     accounts: Accounts
     passwords: Passwords
     sessions: Sessions
+    tickets: Tickets
     proof: InteractiveAuth
     registration: Registration
     login: Login
@@ -113,6 +115,7 @@ def make_accounts(
         accounts,
         passwords,
         Sessions(stores, key, config.auth.sessions, config.admins, neighbours.is_behind),
+        Tickets(database, key),
         InteractiveAuth(database, key),
         registration,
         Login(name, accounts, passwords, OutsideTokens(config.auth.jwt), registration, neighbours.limiter),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
-from attrs import frozen
+from attrs import field, frozen
 
 from homeserver.accounts.requester import Requester
 from protocol.errors import InvalidParam, MissingParam
@@ -115,6 +115,8 @@ class Call(Generic[B]):
     """The server that asks, proved by its signature."""
     raw_body: bytes = b""
     user_agent: str = ""
+    token: str | None = field(default=None, repr=False)
+    """The access token as it came with an HTTP request."""
 
     @property
     def requester(self) -> Requester:
@@ -129,6 +131,13 @@ class Call(Generic[B]):
         if self.server is None:
             self._misdeclared("server")
         return self.server
+
+    @property
+    def access_token(self) -> str:
+        """Give the access token, on a route that needs a user and is for HTTP alone."""
+        if self.token is None:
+            self._misdeclared("token")
+        return self.token
 
     def _misdeclared(self, wanted: str) -> NoReturn:
         raise RuntimeError(f"the route {self.method} {self.uri!r} does not declare that it needs a {wanted}")

@@ -265,6 +265,7 @@ class Dispatcher:
             server,
             body,
             asked.user_agent,
+            asked.token,
         )
         return to_response(await route.handler(call))
 

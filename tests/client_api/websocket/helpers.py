@@ -165,7 +165,7 @@ class Fakes:
         for listener in self.listeners:
             listener([Entry(1, Kind.SESSION, 0, None, user_nid, 1, None)])
 
-    # Filters, presence, conversations.
+    # Filters, presence, tickets, conversations.
 
     async def get(self, user_nid: int, filter_id: str) -> bytes | None:
         """Give filter 1."""
@@ -178,6 +178,16 @@ class Fakes:
     def gone(self, user_id: UserID, device: str) -> None:
         """Note a farewell."""
         self.presences.append((device, "gone"))
+
+    async def make(self, token: str, now: int) -> str:
+        """Give a ticket for a token."""
+        return f"ticket-of-{token}"
+
+    async def take(self, ticket: str, now: int) -> str:
+        """Take a ticket."""
+        if not ticket.startswith("ticket-of-"):
+            raise UnknownToken("used", soft_logout=True)
+        return ticket.removeprefix("ticket-of-")
 
     async def find(self, user_id: UserID, other: UserID) -> RoomID | None:
         """Find a conversation."""
@@ -214,7 +224,7 @@ class WsServer:
         clock: Clock = Clock(self.task_clock)
         fakes: Any = self.fakes
         limiter = RateLimiter(RateLimits(enabled=False))
-        parts = WebSocketParts(self.tokens, fakes, fakes, fakes, fakes, fakes, limiter, fakes)
+        parts = WebSocketParts(self.tokens, fakes, fakes, fakes, fakes, fakes, limiter, fakes, fakes)
         self.api = make_websocket(parts, fakes, clock, self.config)
         every = (*self._routes(), *routes, *self.api.routes())
         self.http = MemoryServer(

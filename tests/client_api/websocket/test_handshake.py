@@ -82,6 +82,15 @@ class HandshakeTests(SynchronousTestCase):
             self.assertEqual(client.status, 400)
             self.assertNotIn(b"alice", client.body)
 
+    def test_a_ticket_authenticates(self) -> None:
+        """A ticket in the URL serves an `auth` without token; one that is not good is answered with 401."""
+        server = WsServer()
+        self.assertEqual(server.open(target=f"{PATH}?ticket=spent").status, 401)
+        client = server.open(target=f"{PATH}?ticket=ticket-of-alice")
+        client.frames()
+        client.send(type="auth")
+        self.assertEqual(client.frames()[0]["user_id"], "@alice:plait.test")
+
     def test_the_bearer_header_authenticates(self) -> None:
         """A token in the handshake's header serves an `auth` without one."""
         client = WsServer().open({"Authorization": "Bearer alice"})

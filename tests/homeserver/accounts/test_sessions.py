@@ -70,6 +70,17 @@ class SessionsContract:
         await world.parts.accounts.set_flag(before, "locked", True)
         await self._refused(world.login(before), UserLocked)
 
+    async def test_a_ticket_is_good_once_and_briefly(self) -> None:
+        """It gives the token it was made for, once and within 30 s, and is none itself (security: W9)."""
+        world = await self._world()
+        token = (await world.login(await world.register())).access_token
+        tickets = world.parts.tickets
+        once, late = [await tickets.make(token, NOW) for _ in range(2)]
+        await self._refused(self._ask(world, once))
+        self.assertEqual(await tickets.take(once, NOW + 29_999), token)
+        for ticket, now in ((once, NOW + 29_999), (late, NOW + 30_000), (token, NOW), ("", NOW)):
+            await self._refused(tickets.take(ticket, now))
+
     async def test_a_session_that_ends_is_over_at_once(self) -> None:
         """After a logout the token is refused, and so is that of a device that logs in anew."""
         world = await self._world()

@@ -39,6 +39,14 @@ class TokenKeyTests(SynchronousTestCase):
         error = self.assertRaises(UnknownToken, self.key.read, token, NOW)
         self.assertEqual(error.extra["soft_logout"], True)
 
+    def test_a_ticket_ends_with_its_token(self) -> None:
+        """Claims and nonce come back, until the token that the ticket stands for has expired."""
+        claims = SessionClaims(7, 1, NOW + 1000)
+        ticket = self.key.mint_ticket(claims, "n")
+        self.assertEqual(self.key.read_ticket(ticket, NOW), (claims, "n"))
+        self.assertRaises(UnknownToken, self.key.read_ticket, ticket, NOW + 1000)
+        self.assertRaises(UnknownToken, self.key.read_ticket, self.key.mint(claims), NOW)
+
     def test_two_servers_differ(self) -> None:
         """Neither another key's nor another server's tokens are good here (security: L1)."""
         for other in (TokenKey(b"\x08" * 32, SERVER), TokenKey(SEED, ServerName("other.test"))):
