@@ -43,6 +43,7 @@ from federation.outbound.sender import FederationSender, Sources
 from federation.outbound.shards import Shards
 from federation.own_keys import OwnKeys
 from federation.pdus import PduChecker
+from federation.policy import PolicyRequests
 from federation.ports import OutsideMemberships
 from federation.queries import FederationQueries
 from federation.remote_rooms import RemoteDirectories, RemoteMemberships
@@ -65,6 +66,7 @@ from homeserver.accounts.local_users import LocalUsers
 from homeserver.clock import Clock
 from homeserver.config.sections import Federation, Outbound
 from homeserver.core import Core
+from homeserver.events.policy import PolicyServers
 from homeserver.events.wiring import Receiving
 from homeserver.http.addresses import IpPolicy
 from homeserver.http.agent import OutboundAgent
@@ -156,6 +158,12 @@ def make_remote_rooms(
         Leaving(identity, handshakes, outside, clock, random),
         Inviting(handshakes),
     )
+
+
+def make_policies(core: Core, requests: Requests) -> PolicyServers:
+    """Build what asks the policy servers of rooms."""
+    asking = PolicyRequests(requests.requests)
+    return PolicyServers(core.heads, core.stored, asking, core.author.server_name)
 
 
 def make_remote_directories(requests: Requests) -> RemoteDirectories:

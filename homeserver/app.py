@@ -31,6 +31,7 @@ from federation.wiring import (
     make_agent,
     make_inbound,
     make_outgoing,
+    make_policies,
     make_remote_directories,
     make_remote_rooms,
     make_requests,
@@ -44,6 +45,7 @@ from homeserver.core import SHARE_OF_BODIES, Core, Following, make_core, make_fo
 from homeserver.ephemeral.wiring import Outside, Passing, make_passing
 from homeserver.epoch import FeedMark, settle_epoch
 from homeserver.events.building import Author
+from homeserver.events.policy import PolicyServers
 from homeserver.events.wiring import Receiving, make_receiving
 from homeserver.history.wiring import History, make_history
 from homeserver.http.dispatch import Doorkeepers
@@ -95,6 +97,7 @@ class Talk:
     requests: Requests
     outgoing: Outgoing
     access: RoomAccess
+    policies: PolicyServers
     receiving: Receiving
     directories: RemoteDirectories
 
@@ -201,11 +204,13 @@ def _open_talk(base: Foundation) -> Talk:
     core, config = base.core, base.config
     agent = make_agent(config.outbound, base.folder, base.reactor)
     requests = make_requests(core, base.own, config.federation, agent, base.reactor)
+    policies = make_policies(core, requests)
     return Talk(
         requests,
         make_outgoing(core, requests, core.clock, base.writer),
         make_access(core),
-        make_receiving(core, FetchedEvents(requests.client)),
+        policies,
+        make_receiving(core, FetchedEvents(requests.client), policies),
         make_remote_directories(requests),
     )
 
@@ -217,7 +222,7 @@ def _make_services(base: Foundation, talk: Talk) -> Services:
     keepsakes = make_keepsakes(core, DefaultRules())
     arrivals = Arrivals(receiving.imports, receiving.gaps, core.nids)
     remote_rooms = make_remote_rooms(core, base.own, requests, arrivals, receiving.outside)
-    elsewhere = Elsewhere(remote_rooms, talk.directories, receiving.received)
+    elsewhere = Elsewhere(remote_rooms, talk.directories, talk.policies, receiving.received)
     rooms = make_rooms(core, elsewhere, users, keepsakes.direct, config.federation.default_room_version)
     is_behind = never if base.following is None else base.following.follower.is_behind
     neighbours = Neighbours(rooms.own_members, requests.queries, limiter, base.token_seed, is_behind)

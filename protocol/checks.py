@@ -21,6 +21,7 @@ from protocol.hashes import content_hash, encode_pdu, essential_bytes, event_id_
 from protocol.identifiers import EventID, KeyID, RoomID, ServerName, parse_user_id, server_of
 from protocol.limits import MAX_EVENT_BYTES, MAX_PDU_DEPTH
 from protocol.pdu_format import check_format, is_too_long
+from protocol.policy import POLICY_KEY_ID
 from protocol.redaction import redact
 from protocol.room_versions import RoomVersion
 from protocol.signing import ALGORITHM, SIGNATURE_BYTES, InvalidSignature, VerifyKey, decode_base64
@@ -138,13 +139,16 @@ def _server_of_user(user_id: JsonValue) -> ServerName:
 
 
 def keys_named(pdu: Pdu) -> frozenset[tuple[ServerName, KeyID]]:
-    """Tell the keys by which the servers needed say they signed; others' signatures are of no interest."""
+    """Tell the keys by which the servers needed say they signed; others' signatures are of no interest.
+
+    A policy server's key speaks for no server: it is published nowhere, and judged by the room's state.
+    """
     signatures = pdu.json["signatures"]
     return frozenset(
         (server, KeyID(key_id))
         for server in signatures_needed(pdu)
         for key_id in signatures.get(server, ())
-        if key_id.startswith(f"{ALGORITHM}:")
+        if key_id.startswith(f"{ALGORITHM}:") and key_id != POLICY_KEY_ID
     )
 
 
@@ -170,7 +174,7 @@ def _check_server(pdu: Pdu, server: ServerName, keys: Mapping[tuple[ServerName, 
     found = False
     for key_id, text in pdu.json["signatures"].get(server, {}).items():
         key = keys.get((server, key_id))
-        if key is None:
+        if key is None or key_id == POLICY_KEY_ID:
             continue
         try:
             signature = decode_base64(text)

@@ -11,6 +11,8 @@ MAX_INTEGER = 2**53 - 1
 """The largest integer of canonical JSON; the smallest is its negative."""
 MAX_EVENT_BYTES = 65_536
 """Bytes of a whole event in canonical JSON, signatures included."""
+SIGNATURE_ROOM = 1024
+"""Bytes that an event of ours leaves where other servers sign it: two of them, with names of 255 bytes."""
 MAX_ID_BYTES = 255
 """Bytes of an identifier, an event type or a state key."""
 MAX_DEPTH = MAX_INTEGER

@@ -132,7 +132,7 @@ def build(
     judged = events_of(state)
     check_auth(event, judged)
     if sending.redacted is not None:
-        _check_redaction(event, sending.redacted.event, judged)
+        check_redaction(event, sending.redacted.event, judged)
     return StoredEvent(
         event,
         sending.nid,
@@ -146,8 +146,11 @@ def build(
     )
 
 
-def _check_redaction(event: Event, target: Event, state: Mapping[StateKey, Event]) -> None:
-    """See that a user of this server may redact an event: their own, or any with the level for it."""
+def check_redaction(event: Event, target: Event, state: Mapping[StateKey, Event]) -> None:
+    """See that a user of this server may redact an event: their own, or any with the level for it.
+
+    Raises `Forbidden` if not.
+    """
     power = PowerLevels.of(event.version, state[CREATE], state.get(POWER_LEVELS))
     if event.room_id != target.room_id or not may_ask_to_redact(event.sender, target, power):
         raise Forbidden("You may not redact this event")

@@ -27,6 +27,7 @@ from storage.feed import HeadMark, NewEntry
 from storage.heads import HeadUpdate
 from storage.rows import Rows
 from storage.state_trie import Difference, StateRoot
+from storage.transactions import Claim
 from storage.trie_format import NodeName
 from storage.trie_nodes import node_rows
 from storage.trie_walks import Walk
@@ -51,6 +52,8 @@ class Draft:
     rows: list[Rows] = field(factory=list)
     entries: list[NewEntry] = field(factory=list)
     size: int = 0
+    claim: Claim | None = None
+    """The client's transaction ID of an event that is placed here."""
     redactions: dict[EventID, list[int]] = field(factory=dict)
     """Nids of redactions that aim at events yet to come, by target."""
     gaps: set[EventID] = field(factory=set)
@@ -164,7 +167,7 @@ class Draft:
             return None
         nodes = Rows(PUT_NODES, tuple(node_rows(self.room.nid, self.nodes)))
         head = HeadUpdate(self.room.nid, self.expected, self.mark, self.root)
-        return Write((nodes, *self.rows), tuple(self.entries), head, None, self.size)
+        return Write((nodes, *self.rows), tuple(self.entries), head, self.claim, self.size)
 
 
 def _known_of(

@@ -33,6 +33,7 @@ class Verdict:
 
 
 ACCEPTED = Verdict(Status.ACCEPTED)
+NOT_RECOMMENDED = Verdict(Status.SOFT_FAILED, "The room's policy server does not recommend the event")
 
 
 def judging_keys(event: Event) -> frozenset[StateKey]:

@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 
 from homeserver.events.building import CREATE, Author, clock_of, redaction_rows, row_of
 from homeserver.events.draft import Draft
-from homeserver.events.judging import ACCEPTED, Verdict, judge
+from homeserver.events.judging import ACCEPTED, NOT_RECOMMENDED, Verdict, judge
 from homeserver.events.members import changes_between, member_rows
 from homeserver.events.received import Course, Incoming, Outcome
 from homeserver.events.redacting import applies, applying_redaction
@@ -89,6 +89,8 @@ class Placing:
             past = course is Course.PAST
             present = None if past else await self.resolver.resolve(draft, (draft.root, before))
             verdict = await judge(draft, event, auth, before, present)
+            if verdict.status is Status.ACCEPTED and not incoming.recommended:
+                verdict = NOT_RECOMMENDED
         else:
             before, verdict = await _judge_orphan(draft, event)
         depth = min(max([each.depth for each in parents], default=0) + 1, MAX_DEPTH)

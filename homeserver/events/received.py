@@ -31,6 +31,8 @@ class Incoming:
     event: Event
     nid: int
     sender_nid: int
+    recommended: bool = True
+    """The room's policy server, if it uses one, has signed it."""
 
 
 @frozen

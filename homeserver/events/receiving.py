@@ -12,18 +12,21 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from functools import partial
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 from twisted.logger import Logger
 
+from homeserver.events.building import claim_of
+from homeserver.events.commit_batch import repeated
 from homeserver.events.draft import Draft
 from homeserver.events.ground import LockedGround, run_at_once
 from homeserver.events.nids import Room
 from homeserver.events.place import Place
 from homeserver.events.placing import Placing
+from homeserver.events.policy import PolicyServers
 from homeserver.events.received import Course, Incoming, Outcome
 from homeserver.events.received_store import Store
 from homeserver.events.stored import Status, StoredEvent
-from homeserver.events.write import DatabaseGone, HeadMoved, Poisoned, Write
+from homeserver.events.write import DatabaseGone, HeadMoved, Poisoned, TransactionRepeated, Write
 from homeserver.room_queues import RoomQueues
 from protocol.errors import Forbidden, NotFound, Unavailable
 from protocol.events import Event
@@ -46,12 +49,37 @@ GROUP = 50
 
 
 @frozen(eq=False)
-class _Group:
+class _Wanted:
     """Events to be placed together."""
 
     room: Room
-    incoming: Sequence[Incoming]
+    events: Sequence[Event]
     course: Course
+    refused: Set[EventID] = frozenset()
+    """Those that the room's policy server does not recommend."""
+    txn: TransactionKey | None = None
+    """The transaction ID of a client that stands for the one event."""
+
+
+@frozen(eq=False)
+class _Group:
+    """The same with their numbers."""
+
+    wanted: _Wanted
+    incoming: Sequence[Incoming]
+
+    @property
+    def room(self) -> Room:
+        """Give the room they are for."""
+        return self.wanted.room
+
+    async def place_on(self, placing: Placing, draft: Draft) -> Sequence[Outcome]:
+        """Judge and place them in a draft of the room."""
+        outcomes = await placing.place_all(draft, self.incoming, self.wanted.course)
+        txn, stored = self.wanted.txn, outcomes[0].stored
+        if txn is not None and stored is not None and stored.status is Status.ACCEPTED:
+            draft.claim = claim_of(txn, stored)
+        return outcomes
 
 
 @define(eq=False)
@@ -69,26 +97,29 @@ class _LockedPlacing:
 
     @property
     def claims(self) -> Sequence[Claim]:
-        """Give no transaction IDs: events of others have none."""
-        return ()
+        """Give the transaction ID, if there is one: events of others have none."""
+        wanted = self.group.wanted
+        return () if wanted.txn is None else (Claim(wanted.txn, wanted.events[0].origin_server_ts),)
 
     def begin(self) -> _LockedPlacing:
         """Give itself; there is nothing to collect."""
         return self
 
     def build(
-        self, tx: Transaction, head: HeadRow | None, _taken: Set[TransactionKey]
+        self, tx: Transaction, head: HeadRow | None, taken: Set[TransactionKey]
     ) -> Sequence[Write | Exception]:
         """Judge and place on the locked head."""
         if head is None:
             return [NotFound("This server is not in the room")]
+        txn = self.group.wanted.txn
+        if txn is not None and txn not in taken:
+            return [repeated(tx, txn)]
         room = self.group.room
         ids = events.ids(tx, room.nid, head.mark.extremities)
         prev_events = tuple(EventID(ids[nid]) for nid in head.mark.extremities)
         place = Place(room.room_id, room.nid, room.version, head.mark, prev_events, head.root)
         draft = Draft.on(LockedGround(room, tx), room, place)
-        work = self.placing.place_all(draft, self.group.incoming, self.group.course)
-        self.outcomes = run_at_once(work)
+        self.outcomes = run_at_once(self.group.place_on(self.placing, draft))
         write = draft.write()
         return [] if write is None else [write]
 
@@ -96,10 +127,11 @@ class _LockedPlacing:
 class ReceivedEvents:
     """Places events of other servers, and own ones that others have seen."""
 
-    def __init__(self, store: Store, placing: Placing) -> None:
-        """Place by `placing`, into `store`."""
+    def __init__(self, store: Store, placing: Placing, policies: PolicyServers) -> None:
+        """Place by `placing`, into `store`, what `policies` recommend."""
         self._store = store
         self._placing = placing
+        self._policies = policies
         self.queues = RoomQueues(MAX_WAITING)
 
     async def place(
@@ -114,42 +146,54 @@ class ReceivedEvents:
         for event in batch:
             if event.room_id != room.room_id:
                 raise Forbidden("The event is of another room")
+        refused: Set[EventID] = frozenset()
+        if course is not Course.PAST:
+            batch, refused = await self._policies.weigh(room_nid, batch)
         ordered = in_order(batch)
         outcomes: dict[EventID, Outcome] = {}
         for start in range(0, len(ordered), GROUP):
-            part = ordered[start : start + GROUP]
-            placed = await self.queues.run(room_nid, partial(self._place, room, part, course))
-            outcomes.update(zip([event.event_id for event in part], placed, strict=True))
+            wanted = _Wanted(room, ordered[start : start + GROUP], course, refused)
+            placed = await self.queues.run(room_nid, partial(self._place, wanted))
+            outcomes.update(zip([event.event_id for event in wanted.events], placed, strict=True))
         return [outcomes[event.event_id] for event in batch]
 
-    async def place_own(self, room_nid: int, event: Event, *, now: int) -> StoredEvent:
-        """Commit an event of this server that another has seen, as it is; raises `Forbidden`."""
-        (outcome,) = await self.place(room_nid, (event,), Course.OWN)
+    async def place_own(
+        self, room_nid: int, event: Event, *, now: int, txn: TransactionKey | None = None
+    ) -> StoredEvent:
+        """Commit an event of this server that another has seen, as it is; `txn` stands for it then.
+
+        Raises `Forbidden`; `TransactionRepeated` if the `txn` was used before.
+        """
+        room = await self._store.nids.room_of(room_nid)
+        (signed,), refused = await self._policies.weigh(room_nid, (event,))
+        wanted = _Wanted(room, (signed,), Course.OWN, refused, txn)
+        (outcome,) = await self.queues.run(room_nid, partial(self._place, wanted))
         if outcome.status is not Status.ACCEPTED or outcome.stored is None:
             raise Forbidden(outcome.reason or "The event has lost its place in the room")
         return outcome.stored
 
-    async def _place(self, room: Room, batch: Sequence[Event], course: Course) -> Sequence[Outcome]:
+    async def _place(self, wanted: _Wanted) -> Sequence[Outcome]:
         """Place a group; if one of it spoils the rest, place each alone."""
         try:
-            return await self._place_group(room, batch, course)
-        except (DatabaseGone, NotFound, Unavailable):
+            return await self._place_group(wanted)
+        except (DatabaseGone, NotFound, Unavailable, TransactionRepeated):
             raise
         except Exception as error:
-            if len(batch) == 1:
-                log.failure("An event cannot be placed: {event}", event=batch[0].event_id)
+            if len(wanted.events) == 1:
+                log.failure("An event cannot be placed: {event}", event=wanted.events[0].event_id)
                 return [Outcome(None, reason=f"The event cannot be placed: {type(error).__name__}")]
         outcomes: list[Outcome] = []
-        for event in batch:
-            outcomes += await self._place(room, (event,), course)
+        for event in wanted.events:
+            outcomes += await self._place(evolve(wanted, events=(event,)))
         return outcomes
 
-    async def _place_group(self, room: Room, batch: Sequence[Event], course: Course) -> Sequence[Outcome]:
-        group = _Group(room, await self._store.incoming(batch), course)
+    async def _place_group(self, wanted: _Wanted) -> Sequence[Outcome]:
+        room = wanted.room
+        group = _Group(wanted, await self._numbered(wanted))
         for _ in range(TRIES):
             head = await self._store.heads.get(room.nid)
             draft = Draft.on(self._store.ground(room), room, head.place)
-            outcomes = await self._placing.place_all(draft, group.incoming, course)
+            outcomes = await group.place_on(self._placing, draft)
             try:
                 await self._store.commit(draft)
             except (HeadMoved, Poisoned):  # Poisoned: another worker has stored one of them meanwhile
@@ -158,6 +202,12 @@ class ReceivedEvents:
             self._store.settle(room.nid, outcomes)
             return outcomes
         return await self._place_locked(group)
+
+    async def _numbered(self, wanted: _Wanted) -> Sequence[Incoming]:
+        incoming = await self._store.incoming(wanted.events)
+        if not wanted.refused:
+            return incoming
+        return [evolve(one, recommended=one.event.event_id not in wanted.refused) for one in incoming]
 
     async def _place_locked(self, group: _Group) -> Sequence[Outcome]:
         locked = _LockedPlacing(self._placing, group)

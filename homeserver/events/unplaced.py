@@ -12,8 +12,9 @@ from homeserver.events.building import CREATE, Author, state_keys
 from homeserver.events.heads import Heads
 from homeserver.events.place import events_of
 from protocol.auth_rules import check_auth
+from protocol.errors import EventTooLarge
 from protocol.events import Event, EventDraft, Links, build_event
-from protocol.limits import MAX_DEPTH, MAX_PREV_EVENTS
+from protocol.limits import MAX_DEPTH, MAX_EVENT_BYTES, MAX_PREV_EVENTS, SIGNATURE_ROOM
 
 
 @frozen(eq=False)
@@ -29,12 +30,15 @@ class Unplaced:
         Raises:
             NotFound: this server is not in the room.
             Forbidden: the rules refuse the event.
+            EventTooLarge: it has no room for the signatures of others.
         """
         links, state = await self.links(room_nid, draft)
         head = await self.heads.get(room_nid)
         event = build_event(
             draft, head.version, links, now=now, server_name=self.author.server_name, key=self.author.key
         )
+        if len(event.raw) + SIGNATURE_ROOM > MAX_EVENT_BYTES:
+            raise EventTooLarge("The event has no room for the signatures of other servers")
         check_auth(event, state)
         return event
 

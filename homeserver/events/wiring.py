@@ -12,6 +12,7 @@ from homeserver.events.outliers import OutlierJudge
 from homeserver.events.outside import OutsideMemberships
 from homeserver.events.past import Past
 from homeserver.events.placing import Placing
+from homeserver.events.policy import PolicyServers
 from homeserver.events.received_store import Store
 from homeserver.events.receiving import ReceivedEvents
 from homeserver.events.resolution import Resolver
@@ -28,11 +29,11 @@ class Receiving:
     chains: AuthChains
 
 
-def make_receiving(core: Core, fetch: MissingEvents) -> Receiving:
+def make_receiving(core: Core, fetch: MissingEvents, policies: PolicyServers) -> Receiving:
     """Build what places events of others; `fetch` asks other servers for what is missing."""
     store = Store(core.database, core.nids, core.state, core.heads, core.persister, core.clock)
     judge = OutlierJudge(core.author, core.clock)
-    received = ReceivedEvents(store, Placing(Resolver(), core.author))
+    received = ReceivedEvents(store, Placing(Resolver(), core.author), policies)
     past = Past(store, received, judge, core.author)
     own_name = core.author.server_name
     return Receiving(

@@ -13,10 +13,8 @@ from attrs import frozen
 
 from homeserver.events.heads import Heads, RoomHead
 from homeserver.events.nids import Nids
-from homeserver.events.sending import LocalEvents
-from homeserver.events.stored import StoredEvent
-from homeserver.events.unplaced import Unplaced
-from homeserver.rooms.ports import MemberProfiles, RemoteRooms
+from homeserver.events.policed import SignedEvents
+from homeserver.rooms.ports import MemberProfiles, RemoteRooms, RoomEvents
 from protocol.canonical_json import JsonObject
 from protocol.errors import Forbidden, NotFound
 from protocol.events import Event, EventDraft
@@ -42,27 +40,18 @@ class LocalUsers(Protocol):
         ...
 
 
-class SeenEvents(Protocol):
-    """Places events that another server has seen (`homeserver.events.receiving`)."""
-
-    async def place_own(self, room_nid: int, event: Event, *, now: int) -> StoredEvent:
-        """Commit an event of this server as it is."""
-        ...
-
-
 @frozen(eq=False)
 class RemoteInvites:
     """Invites that another server signs before they have a place in the room."""
 
-    unplaced: Unplaced
-    seen: SeenEvents
+    signed: SignedEvents
     remote: RemoteRooms
 
     async def send(self, head: RoomHead, draft: EventDraft, now: int) -> None:
         """Build an invite, have the invited user's server sign it, and commit it as signed."""
-        event = await self.unplaced.build(head.room_nid, draft, now)
+        event = await self.signed.build(head, draft, now)
         signed = await self.remote.invite(event, await stripped_state(head, draft.sender))
-        await self.seen.place_own(head.room_nid, signed, now=now)
+        await self.signed.place(head.room_nid, signed, now=now)
 
 
 @frozen(eq=False)
@@ -71,7 +60,7 @@ class Inviting:
 
     heads: Heads
     nids: Nids
-    events: LocalEvents
+    events: RoomEvents
     remote: RemoteInvites
     profiles: MemberProfiles
     users: LocalUsers

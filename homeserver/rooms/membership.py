@@ -11,9 +11,8 @@ from attrs import frozen
 
 from homeserver.events.heads import Heads, RoomHead
 from homeserver.events.nids import Nids
-from homeserver.events.sending import LocalEvents
 from homeserver.rooms.inviting import head_of
-from homeserver.rooms.ports import MemberProfiles, RemoteRooms
+from homeserver.rooms.ports import MemberProfiles, RemoteRooms, RoomEvents
 from homeserver.rooms.restricted import RestrictedJoins
 from homeserver.rooms.vias import Vias
 from protocol.canonical_json import JsonObject
@@ -39,7 +38,7 @@ class Memberships:
 
     heads: Heads
     nids: Nids
-    events: LocalEvents
+    events: RoomEvents
     remote: RemoteRooms
     profiles: MemberProfiles
     restricted: RestrictedJoins

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from homeserver.events.sending import LocalEvents
 from homeserver.events.stored import StoredEvent
 from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.ports import RoomEvents
 from protocol.errors import BadJson, Forbidden
 from protocol.events import EventDraft
 from protocol.identifiers import parse_event_id
@@ -20,7 +20,7 @@ from storage.transactions import TransactionKey
 class Messages:
     """Events of local users."""
 
-    events: LocalEvents
+    events: RoomEvents
     aliases: Aliases
 
     async def send(self, draft: EventDraft, txn: TransactionKey, now: int) -> StoredEvent:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+from homeserver.events.stored import StoredEvent
 from protocol.canonical_json import JsonObject
-from protocol.events import Event
+from protocol.events import Event, EventDraft
 from protocol.identifiers import RoomAlias, RoomID, ServerName, UserID
+from storage.transactions import TransactionKey
+
+
+class RoomEvents(Protocol):
+    """Sends events of local users (`homeserver.events.policed`, or `sending` where no policy server is)."""
+
+    async def send(self, draft: EventDraft, *, now: int, txn: TransactionKey | None = None) -> StoredEvent:
+        """Send one event and give it as it was committed; with a `txn` used before, give the first one."""
+        ...
+
+    async def send_many(self, drafts: Iterable[EventDraft], *, now: int) -> list[StoredEvent]:
+        """Send events in order; raises the first failure after all have ended."""
+        ...
 
 
 class MemberProfiles(Protocol):

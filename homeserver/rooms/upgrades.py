@@ -13,10 +13,10 @@ from attrs import frozen
 from homeserver.events.heads import Heads, RoomHead
 from homeserver.events.nids import Nids
 from homeserver.events.room_state import RoomState
-from homeserver.events.sending import LocalEvents
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.creation import Creation, InitialState, RoomSpec
 from homeserver.rooms.inviting import head_of
+from homeserver.rooms.ports import RoomEvents
 from homeserver.rooms.powers import power_in
 from homeserver.rooms.published import Published
 from protocol.canonical_json import JsonObject
@@ -49,7 +49,7 @@ class Upgrades:
     heads: Heads
     nids: Nids
     state: RoomState
-    events: LocalEvents
+    events: RoomEvents
     creation: Creation
     aliases: Aliases
     published: Published

@@ -5,12 +5,15 @@ from __future__ import annotations
 from attrs import frozen
 
 from homeserver.core import Core
+from homeserver.events.policed import PolicedEvents, SignedEvents
+from homeserver.events.policy import PolicyServers
+from homeserver.events.receiving import ReceivedEvents
 from homeserver.events.unplaced import Unplaced
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.conversations import Conversations
 from homeserver.rooms.creation import Creation
 from homeserver.rooms.forgetting import Forgetting
-from homeserver.rooms.inviting import Inviting, LocalUsers, RemoteInvites, SeenEvents
+from homeserver.rooms.inviting import Inviting, LocalUsers, RemoteInvites
 from homeserver.rooms.membership import Memberships
 from homeserver.rooms.messages import Messages
 from homeserver.rooms.own_members import MemberFields, OwnMembers
@@ -27,13 +30,15 @@ class Elsewhere:
 
     rooms: RemoteRooms
     directory: RemoteDirectory
-    seen: SeenEvents
+    policies: PolicyServers
+    received: ReceivedEvents
 
 
 @frozen(eq=False)
 class Rooms:
     """All services of rooms."""
 
+    events: PolicedEvents
     unplaced: Unplaced
     restricted: RestrictedJoins
     aliases: Aliases
@@ -54,17 +59,20 @@ def make_rooms(
     """Build the services of rooms."""
     server_name, heads, nids = core.author.server_name, core.heads, core.nids
     unplaced = Unplaced(heads, core.author)
+    signed = SignedEvents(unplaced, elsewhere.policies, elsewhere.received, core.stored)
+    events = PolicedEvents(core.events, signed, nids, core.database)
     profiles = MemberFields(core.database, nids)
     aliases = Aliases(server_name, core.database, nids, heads, elsewhere.directory)
     published = Published(core.database, nids, heads)
-    invites = RemoteInvites(unplaced, elsewhere.seen, elsewhere.rooms)
-    inviting = Inviting(heads, nids, core.events, invites, profiles, users)
+    invites = RemoteInvites(signed, elsewhere.rooms)
+    inviting = Inviting(heads, nids, events, invites, profiles, users)
     creation = Creation(server_name, default_version, core.rooms, inviting, aliases, published, profiles)
     restricted = RestrictedJoins(server_name, heads, nids)
     vias = Vias(server_name, core.database, nids, core.stored)
-    memberships = Memberships(heads, nids, core.events, elsewhere.rooms, profiles, restricted, vias)
+    memberships = Memberships(heads, nids, events, elsewhere.rooms, profiles, restricted, vias)
     forgetting = Forgetting(core.database, nids, core.persister)
     return Rooms(
+        events,
         unplaced,
         restricted,
         aliases,
@@ -72,8 +80,8 @@ def make_rooms(
         inviting,
         creation,
         memberships,
-        Messages(core.events, aliases),
-        Upgrades(heads, nids, core.state, core.events, creation, aliases, published),
+        Messages(events, aliases),
+        Upgrades(heads, nids, core.state, events, creation, aliases, published),
         forgetting,
         Conversations(server_name, heads, nids, creation, memberships, direct),
         OwnMembers(memberships, forgetting),

@@ -19,6 +19,7 @@ from federation.leaving import Leaving
 from federation.missing_events import FetchedEvents
 from federation.notary import Notary
 from federation.pdus import PduChecker
+from federation.policy import PolicyRequests
 from federation.remote_rooms import RemoteMemberships
 from federation.resident.access import RoomAccess
 from federation.resident.invited import Invitations
@@ -37,6 +38,8 @@ from homeserver.events.outliers import OutlierJudge
 from homeserver.events.outside import OutsideMemberships
 from homeserver.events.past import Past
 from homeserver.events.placing import Placing
+from homeserver.events.policed import PolicedEvents, SignedEvents
+from homeserver.events.policy import PolicyServers
 from homeserver.events.received_store import Store
 from homeserver.events.receiving import ReceivedEvents
 from homeserver.events.resolution import Resolver
@@ -93,14 +96,21 @@ class Plait:
         self.core = Core(self.world)
         self.checker = PduChecker(self.world.ring, run_now)
         self.client = FederationClient(self.world.requests, self.checker)
+        self.policies = PolicyServers(
+            self.core.heads, self.core.stored, PolicyRequests(self.world.requests), name
+        )
         self.receiving = self._receiving()
+        self.signed = SignedEvents(
+            self.core.unplaced, self.policies, self.receiving.received, self.core.stored
+        )
+        self.events = PolicedEvents(self.core.events, self.signed, self.core.nids, self.world.database)
         self.remote = self._remote()
         self.world.listen(name, self._site())
 
     def _receiving(self) -> Receiving:
         core, world = self.core, self.world
         store = Store(world.database, core.nids, core.state, core.heads, core.persister, world.clock)
-        received = ReceivedEvents(store, Placing(Resolver(), core.author))
+        received = ReceivedEvents(store, Placing(Resolver(), core.author), self.policies)
         judge = OutlierJudge(core.author, world.clock)
         past = Past(store, received, judge, core.author)
         fetch = FetchedEvents(self.client)

@@ -13,6 +13,7 @@ from homeserver.events.outliers import OutlierJudge
 from homeserver.events.outside import OutsideMemberships
 from homeserver.events.past import Past
 from homeserver.events.placing import Placing
+from homeserver.events.policy import PolicyServers
 from homeserver.events.received import Course, ImportedRoom, Outcome
 from homeserver.events.received_store import Store
 from homeserver.events.receiving import ReceivedEvents
@@ -23,6 +24,14 @@ from protocol.errors import Forbidden, Unavailable
 from protocol.events import Event
 from protocol.identifiers import RoomID, ServerName, UserID
 from protocol.room_versions import RoomVersion
+
+
+class NoPolicyServers:
+    """No policy server answers."""
+
+    async def signature(self, server: ServerName, event: Event, *, insist: bool) -> str:
+        """Fail."""
+        raise Unavailable("there is no policy server")
 
 
 @frozen(eq=False)
@@ -38,7 +47,8 @@ class IncomingEvents:
     @classmethod
     def over(cls, store: Store, author: Author, fetch: MissingEvents) -> IncomingEvents:
         """Wire all parts of receiving over one store."""
-        received = ReceivedEvents(store, Placing(Resolver(), author))
+        policies = PolicyServers(store.heads, store.state.stored, NoPolicyServers(), author.server_name)
+        received = ReceivedEvents(store, Placing(Resolver(), author), policies)
         judge = OutlierJudge(author, store.clock)
         past = Past(store, received, judge, author)
         gaps = Gaps(received, past, fetch, store.nids, store.heads, store.clock, author.server_name)

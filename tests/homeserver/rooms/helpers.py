@@ -21,6 +21,7 @@ from protocol.room_versions import V11, RoomVersion
 from protocol.signing import SigningKey
 from storage.database import Database
 from storage.migrate import migrate
+from storage.transactions import TransactionKey
 from tests.homeserver.events.helpers import ALICE, BOB, NOW, SERVER
 from tests.storage.helpers import REACTOR
 
@@ -62,7 +63,12 @@ class World:
         self.asked.append(("invite", event.state_key, [each.type for each in stripped_state]))
         return event
 
-    async def place_own(self, room_nid: int, event: Event, *, now: int) -> StoredEvent | None:
+    async def of(self, room_nid: int) -> None:
+        """Give no room a policy server."""
+
+    async def place_own(
+        self, room_nid: int, event: Event, *, now: int, txn: TransactionKey | None = None
+    ) -> StoredEvent | None:
         """Note an invite that would be committed."""
         self.asked.append(("place", event.state_key, event.membership))
         return None
@@ -139,7 +145,7 @@ async def start_house(database: Database) -> House:
     author = Author(SERVER, SigningKey(b"\1" * 32, KeyID("ed25519:1")))
     core = make_core(database, Clock(REACTOR), author, 64 * 1024 * 1024, "one")
     world, accounts = World(), Accounts()
-    elsewhere: Any = Elsewhere(world, world, world)  # type: ignore[arg-type]
+    elsewhere: Any = Elsewhere(world, world, world, world)  # type: ignore[arg-type]
     rooms = make_rooms(core, elsewhere, accounts, accounts, "12")
     await core.feed.start()
     return House(core, rooms, world, accounts)
