@@ -20,7 +20,7 @@ from homeserver.clock import Clock
 from homeserver.sync.delta import Delta
 from homeserver.sync.feed import SessionFeed
 from homeserver.sync.long_poll import LongPoll
-from homeserver.sync.room_parts import RoomPart
+from homeserver.sync.room_part import RoomPart
 from homeserver.sync.session import Options, Session
 from homeserver.sync.tokens import SyncToken
 from homeserver.sync.waiting import Subscription, Waiters

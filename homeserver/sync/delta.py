@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from attrs import frozen
 
-from homeserver.sync.room_parts import RoomPart
+from homeserver.sync.room_part import RoomPart
 from homeserver.sync.rooms import Section
 from homeserver.sync.tokens import SyncToken
 
@@ -82,7 +82,7 @@ def rooms_json(rooms: Iterable[RoomPart]) -> bytes:
     """Give the members of `rooms`, one for each section that has a room."""
     sections: dict[Section, list[bytes]] = {}
     for part in rooms:
-        sections.setdefault(part.section, []).append(b"%b:%b" % (part.room_key, part.body))
+        sections.setdefault(part.section, []).append(part.member)
     return b",".join(
         b'"%b":{%b}' % (section.value.encode(), b",".join(parts)) for section, parts in sections.items()
     )

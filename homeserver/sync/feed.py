@@ -14,16 +14,17 @@ from attrs import define, frozen
 
 from homeserver.feed.tail import Feed
 from homeserver.sync.delta import Delta
+from homeserver.sync.live import LiveRoom, LiveRooms
 from homeserver.sync.memberships import UserRoom, UserRooms
 from homeserver.sync.personal_parts import PersonalParts, global_account_data
 from homeserver.sync.recipient import Recipient
-from homeserver.sync.room_parts import RoomPart
+from homeserver.sync.room_part import RoomPart
 from homeserver.sync.rooms import Section, Shown
 from homeserver.sync.rooms_of_delta import RoomsOfDelta, Told
 from homeserver.sync.sent_members import SentMembers
 from homeserver.sync.session import DEFAULT_OPTIONS, Options, Session
 from homeserver.sync.shown_rooms import ShownRooms
-from homeserver.sync.sources import DatabaseSource, Personal, RingSource, Source
+from homeserver.sync.sources import DatabaseSource, RingSource, Source
 from homeserver.sync.suppliers import AccountDatum, Ephemeral, IgnoredUsers
 from homeserver.sync.tokens import EphemeralPlace, SyncToken, require_known
 from protocol.identifiers import UserID
@@ -36,6 +37,7 @@ class Parts:
     """What chooses and renders the parts of a delta."""
 
     personal: PersonalParts
+    live: LiveRooms
     shown: ShownRooms
     rooms: RoomsOfDelta
     sent: SentMembers
@@ -47,18 +49,26 @@ class Moment:
 
     to: Recipient
     rooms: Mapping[int, UserRoom]
-    source: Source
-    personal: Personal | None
+    since: SyncToken | None
     """None: a first sync."""
-    since: EphemeralPlace | None
     place: EphemeralPlace
+
+    @property
+    def device(self) -> int:
+        """Give the last to-device message that the client has."""
+        return 0 if self.since is None else self.since.device
+
+    @property
+    def has_ephemeral(self) -> bool:
+        """Tell whether typing or presence may have changed."""
+        return self.since is None or self.since.place != self.place
 
     @property
     def ephemeral_since(self) -> int | None:
         """Give the counter from which typing and presence are told; None: all that holds now."""
-        if self.since is None or self.since.ring != self.place.ring:
+        if self.since is None or self.since.place.ring != self.place.ring:
             return None
-        return self.since.n
+        return self.since.place.n
 
 
 @define(eq=False)
@@ -115,31 +125,55 @@ class SessionFeed:
             if not keep_messages:
                 await self.received(session, since.device)
         moment = await self._moment(session, since, options, now)
-        data = await self._parts.personal.account_data(session, moment.personal)
-        typing = self._typing(moment)
-        if moment.personal is None:
-            shown = await self._parts.shown.first(moment.rooms, moment.to)
-        else:
-            shown = await self._parts.shown.since(moment.rooms, moment.personal, typing, moment.to)
-            data = await self._with_new_rooms(session, data, shown)
-        told = Told(shown, moment.source, moment.personal, data, typing)
-        parts = await self._parts.rooms.parts(told, moment.to) if shown else []
-        return await self._finish(parts, moment, told, 0 if since is None else since.device)
+        live = self._live(moment)
+        return await (self._whole(moment) if live is None else self._shared(moment, live))
 
     async def _moment(self, session: Session, since: SyncToken | None, options: Options, now: int) -> Moment:
         """Take the position, with the memberships that hold at it; nothing waits in between."""
         ignored = await self._ignored.of(session.user_nid)
         rooms = await self._rooms.of(session.user_nid)
-        upto = self._feed.position
         place = EphemeralPlace(self._ephemeral.ring, self._ephemeral.position)
         start = 0 if since is None else since.pos
-        source = self._source(start, upto)
-        to = Recipient(session, options, ignored, start, upto, self._epoch, now)
+        to = Recipient(session, options, ignored, start, self._feed.position, self._epoch, now)
+        return Moment(to, rooms, since, place)
+
+    def _live(self, moment: Moment) -> Mapping[int, LiveRoom] | None:
+        """Give the rooms of a delta that says the same to many; None: it must be found the whole way."""
+        to = moment.to
+        if moment.has_ephemeral or not self.use_ring or to.since <= 0 or to.options.full_state:
+            return None
+        return self._parts.live.rooms(moment.rooms, to)
+
+    async def _shared(self, moment: Moment, live: Mapping[int, LiveRoom]) -> Delta:
+        """Give a delta of rooms that say the same to many, and of what waits for the device."""
+        personal, to = self._parts.personal, moment.to
+        parts = await self._parts.live.parts(live, to) if live else ()
+        messages, device = await personal.to_device(to.session, moment.device)
+        return Delta(
+            next_batch=SyncToken(to.epoch, to.upto, device, moment.place),
+            rooms=parts,
+            to_device=messages,
+            key_counts=await personal.key_counts(to.session),
+        )
+
+    async def _whole(self, moment: Moment) -> Delta:
+        """Give any delta."""
+        to = moment.to
+        source = self._source(to.since, to.upto)
         personal = None
-        if since is not None:
-            joined = {nid for nid, room in rooms.items() if room.membership is Membership.JOIN}
-            personal = await source.personal(session.user_nid, joined)
-        return Moment(to, rooms, source, personal, None if since is None else since.place, place)
+        if moment.since is not None:
+            joined = {nid for nid, room in moment.rooms.items() if room.membership is Membership.JOIN}
+            personal = await source.personal(to.session.user_nid, joined)
+        data = await self._parts.personal.account_data(to.session, personal)
+        typing = self._typing(moment)
+        if personal is None:
+            shown = await self._parts.shown.first(moment.rooms, to)
+        else:
+            shown = await self._parts.shown.since(moment.rooms, personal, typing, to)
+            data = await self._with_new_rooms(to.session, data, shown)
+        told = Told(shown, source, personal, data, typing)
+        parts = await self._parts.rooms.parts(told, to) if shown else []
+        return await self._finish(parts, moment, told)
 
     def _source(self, after: int, upto: int) -> Source:
         """Give the ring if it reaches back, else the database."""
@@ -150,7 +184,7 @@ class SessionFeed:
 
     def _typing(self, moment: Moment) -> Mapping[int, Sequence[UserID]]:
         """Give who types, where that changed, in rooms the reader is joined in."""
-        if moment.since == moment.place:
+        if not moment.has_ephemeral:
             return {}
         joined = [nid for nid, room in moment.rooms.items() if room.membership is Membership.JOIN]
         return self._ephemeral.typing(joined, moment.ephemeral_since)
@@ -166,13 +200,13 @@ class SessionFeed:
         everything = await self._parts.personal.account_data(session, None)
         return [*changed, *(each for each in everything if each.room_nid in new)]
 
-    async def _finish(self, rooms: Sequence[RoomPart], moment: Moment, told: Told, device: int) -> Delta:
-        """Add the parts that are no room; `device` is the last to-device message the client has."""
+    async def _finish(self, rooms: Sequence[RoomPart], moment: Moment, told: Told) -> Delta:
+        """Add the parts that are no room."""
         personal, to = self._parts.personal, moment.to
         wanted = to.options.filter
-        messages, device = await personal.to_device(to.session, device)
+        messages, device = await personal.to_device(to.session, moment.device)
         presence: Sequence[bytes] = ()
-        if moment.since != moment.place and not wanted.presence.never:
+        if moment.has_ephemeral and not wanted.presence.never:
             presence = self._ephemeral.presence(to.session, moment.ephemeral_since)
         return Delta(
             next_batch=SyncToken(to.epoch, to.upto, device, moment.place),
@@ -180,6 +214,6 @@ class SessionFeed:
             account_data=global_account_data(told.account_data, wanted.account_data),
             presence=b",".join(presence),
             to_device=messages,
-            device_lists=await personal.device_lists(to, moment.personal, told.shown),
+            device_lists=await personal.device_lists(to, told.personal, told.shown),
             key_counts=await personal.key_counts(to.session),
         )

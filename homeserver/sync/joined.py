@@ -60,6 +60,11 @@ class RoomContent:
         """Collect the senders once."""
         return frozenset(event.sender for event in self.timeline.events)
 
+    @property
+    def tells(self) -> bool:
+        """Tell whether there is anything to say."""
+        return bool(self.timeline.events or self.state or self.timeline.limited)
+
 
 @frozen(eq=False)
 class Task:

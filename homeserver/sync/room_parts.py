@@ -25,30 +25,14 @@ from homeserver.sync.room_bytes import (
     state_bytes,
     timeline_bytes,
 )
+from homeserver.sync.room_part import RoomPart
 from homeserver.sync.rooms import Section
 from homeserver.sync.sent_members import SentMembers
-from homeserver.sync.sharing import SharedRoom, SharedRooms
+from homeserver.sync.sharing import SharedRoom, SharedRooms, share_key
 from homeserver.sync.summary import Summaries, summary_bytes
 from homeserver.sync.suppliers import AccountDatum, Receipt, UnreadCount, UnreadCounts
 from homeserver.sync.tails import Tails
-from protocol.identifiers import RoomID, UserID
-
-
-@frozen(eq=False)
-class RoomPart:
-    """One room of a delta."""
-
-    section: Section
-    room_id: RoomID
-    body: bytes
-    """The room's JSON object."""
-    latest: int
-    """Position of the newest thing in it: most recent rooms are sent first."""
-
-    @property
-    def room_key(self) -> bytes:
-        """Give the room ID as a JSON string."""
-        return orjson.dumps(self.room_id)
+from protocol.identifiers import UserID
 
 
 @frozen(eq=False)
@@ -128,7 +112,7 @@ class RoomParts:
         state = room.state
         if members:
             state = state_bytes(room.content, members, wanted, to.now)
-        name = b"state_after" if to.options.state_after else b"state"
+        name = to.options.state_name
         data = _account_data(beside.account_data.get(task.room_nid, ()), wanted.room_account_data)
         if task.shown.section is Section.LEAVE:
             return left_json(room.timeline, state, name, data)
@@ -190,14 +174,13 @@ def _is_shareable(task: Task, to: Recipient) -> bool:
 def _key(task: Task, to: Recipient) -> Hashable:
     """Name a shareable content within its room."""
     span = task.span
-    since = None if span.complete else span.after
-    return (span.key, since, to.options.filter, to.options.state_after)
+    return share_key(span.key, None if span.complete else span.after, to.options)
 
 
 def _tells(task: Task, content: RoomContent, beside: Beside) -> bool:
     """Tell whether there is anything to say about a room."""
     room = task.room_nid
-    if task.shown.wanted or content.timeline.events or content.state or content.timeline.limited:
+    if task.shown.wanted or content.tells:
         return True
     return any(
         room in where for where in (beside.receipts, beside.typing, beside.account_data, beside.counted)

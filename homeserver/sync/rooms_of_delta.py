@@ -15,7 +15,8 @@ from homeserver.sync.invites import Invites
 from homeserver.sync.joined import Task
 from homeserver.sync.recipient import Recipient
 from homeserver.sync.render import ClientEvent
-from homeserver.sync.room_parts import Beside, RoomPart, RoomParts
+from homeserver.sync.room_part import RoomPart
+from homeserver.sync.room_parts import Beside, RoomParts
 from homeserver.sync.rooms import Section, Shown
 from homeserver.sync.sources import DatabaseSource, Personal, Source
 from homeserver.sync.spans import RoomSpan

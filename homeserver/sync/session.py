@@ -26,5 +26,10 @@ class Options:
     state_after: bool = False
     """Give state at the end of the timeline instead of at its start (MSC4222)."""
 
+    @property
+    def state_name(self) -> bytes:
+        """Name the member of a room that has its state."""
+        return b"state_after" if self.state_after else b"state"
+
 
 DEFAULT_OPTIONS = Options()

@@ -16,6 +16,7 @@ from homeserver.sync.device_lists import DeviceListChanges
 from homeserver.sync.feed import Parts, SessionFeed
 from homeserver.sync.invites import Invites
 from homeserver.sync.joined import RoomContents
+from homeserver.sync.live import LiveRooms
 from homeserver.sync.memberships import UserRooms
 from homeserver.sync.personal_parts import PersonalParts
 from homeserver.sync.room_parts import RoomParts
@@ -97,7 +98,8 @@ def make_session_feed(core: Core, readers: Readers, suppliers: Suppliers, *, epo
     rooms = RoomsOfDelta(database, bodies, room_parts, invites, suppliers.receipts, summaries)
     lists = DeviceListChanges(database, core.nids, states)
     personal = PersonalParts(suppliers.account_data, suppliers.to_device, suppliers.keys, lists)
-    parts = Parts(personal, ShownRooms(database, bodies, states), rooms, sent)
+    live = LiveRooms(core.feed, shared, sent, suppliers.unread)
+    parts = Parts(personal, live, ShownRooms(database, bodies, states), rooms, sent)
     return SessionFeed(
         core.feed, database, readers.rooms, parts, suppliers.ephemeral, suppliers.ignored, epoch
     )

@@ -19,7 +19,7 @@ from homeserver.http.calls import EMPTY, Call, Json, Reply
 from homeserver.http.rate_limits import RateLimiter
 from homeserver.http.routing import Auth, RateClass, Route
 from homeserver.sync.delta import Delta
-from homeserver.sync.room_parts import RoomPart
+from homeserver.sync.room_part import RoomPart
 from homeserver.sync.rooms import Section
 from homeserver.sync.tokens import EphemeralPlace, SyncToken
 from protocol.errors import UnknownPos, UnknownToken

@@ -112,9 +112,10 @@ class PathTests(TestCase):
                         session = await world.session(user)
                         got = [
                             (await each.delta(session, token, options, now=world.now)).to_json()
-                            for each in (fast, slow)
+                            for each in (fast, slow, fast)
                         ]
                         self.assertEqual(got[0], got[1], (before, after))
+                        self.assertEqual(got[2], got[1], (before, after))
         finally:
             await database.close()
 
