@@ -13,7 +13,6 @@ from attrs import Factory, define
 from homeserver.events.heads import Heads, RoomHead
 from homeserver.events.nids import Nids
 from homeserver.sync.session import Session
-from protocol.errors import MatrixError
 from protocol.identifiers import ServerName, UserID
 from storage import memberships
 from storage.database import Database
@@ -41,11 +40,7 @@ class RoomSharing:
             return
         rows = await self.database.read(memberships.rooms_of_user, user_nid, [Membership.JOIN])
         rooms = tuple(row.room_nid for row in rows[:MAX_ROOMS])
-        for room_nid in rooms:
-            try:
-                await self.heads.get(room_nid)
-            except MatrixError:
-                continue
+        await self.heads.load(rooms)
         self._rooms[user_nid] = rooms
         if len(self._rooms) > MAX_USERS:
             self._rooms.popitem(last=False)

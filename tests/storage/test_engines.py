@@ -277,6 +277,21 @@ class WorkersTests(TestCase):
         self.assertEqual(await workers.submit(int, ("3",), {}), 3)
         await workers.close()
 
+    async def test_warm_connections_go_first(self) -> None:
+        """Jobs that come one after the other are left to few connections; the rest are never used."""
+        used: list[int] = []
+
+        class Session(EchoSession):
+            def run(self, work, args, kwargs):  # type: ignore[no-untyped-def]
+                used.append(id(self))
+                return work(*args, **kwargs)
+
+        workers = Workers(REACTOR, "test", [Session() for _ in range(20)], max_waiting=5)
+        for number in range(100):
+            self.assertEqual(await workers.submit(int, (number,), {}), number)
+        await workers.close()
+        self.assertLess(len(set(used)), 10)
+
     async def test_a_cancelled_job_is_not_begun(self) -> None:
         """A job cancelled while it waits never runs, and its place in the queue is free again."""
         session, ran = EchoSession(), []
