@@ -128,6 +128,7 @@ class App:
 
     base: Foundation
     talk: Talk
+    rooms: Rooms
     accounts: AccountParts
     inbound: Inbound
     websocket: WebSocketApi
@@ -139,6 +140,7 @@ class App:
         await close_listeners(self.ports)
         await self.websocket.stop()
         self.inbound.staged.stop()
+        self.rooms.merging.stop()
         await self.talk.outgoing.stop()
         await self.accounts.upkeep.stop()
         self.accounts.workers.stop()
@@ -176,7 +178,7 @@ async def start_app(config: Config, folder: Path, reactor: Any) -> App:
         await inbound.staged.resume()
     ports = open_listeners(config, folder, doors, reactor)
     _log.info("{name} is ready", name=config.server_name)
-    return App(base, talk, accounts, inbound, sight.websocket, janitor, ports)
+    return App(base, talk, services.rooms, accounts, inbound, sight.websocket, janitor, ports)
 
 
 async def _lay_foundation(config: Config, folder: Path, reactor: Any) -> Foundation:

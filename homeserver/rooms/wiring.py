@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import SystemRandom
+
 from attrs import frozen
 
 from homeserver.core import Core
@@ -15,6 +17,7 @@ from homeserver.rooms.creation import Creation
 from homeserver.rooms.forgetting import Forgetting
 from homeserver.rooms.inviting import Inviting, LocalUsers, RemoteInvites
 from homeserver.rooms.membership import Memberships
+from homeserver.rooms.merging import Merging
 from homeserver.rooms.messages import Messages
 from homeserver.rooms.own_members import MemberFields, OwnMembers
 from homeserver.rooms.ports import DirectRooms, RemoteDirectory, RemoteRooms
@@ -51,6 +54,7 @@ class Rooms:
     forgetting: Forgetting
     conversations: Conversations
     own_members: OwnMembers
+    merging: Merging
 
 
 def make_rooms(
@@ -70,6 +74,8 @@ def make_rooms(
     restricted = RestrictedJoins(server_name, heads, nids)
     vias = Vias(server_name, core.database, nids, core.stored)
     memberships = Memberships(heads, nids, events, elsewhere.rooms, profiles, restricted, vias)
+    merging = Merging(events, heads, core.clock, SystemRandom())
+    core.feed.add_session_listener(merging.apply)
     forgetting = Forgetting(core.database, nids, core.persister)
     return Rooms(
         events,
@@ -85,4 +91,5 @@ def make_rooms(
         forgetting,
         Conversations(server_name, heads, nids, creation, memberships, direct),
         OwnMembers(memberships, forgetting),
+        merging,
     )
