@@ -213,13 +213,14 @@ def clock_of(
 ) -> AuthClock:
     """Place a new state event among the auth chains.
 
-    `made` has the clocks of events that are not in the database yet, `rows` those of all others in `auth`.
+    `made` has the clocks of events that are not in the database yet, `rows` those of all others in `auth`;
+    of their tails, that of `before` must be up to date.
     """
     clocks = {each.nid: made[each.nid] for each in auth if each.nid in made}
     tails: dict[int, int] = {}
     for row in rows:
         clocks[row.event_nid] = AuthClock.unpack(row.chain, row.number, row.clock)
-        tails[row.chain] = row.chain_tail
+        tails[row.chain] = max(tails.get(row.chain, 0), row.chain_tail)
     for clock in made.values():
         tails[clock.chain] = max(tails.get(clock.chain, 0), clock.number)
     replaced = None if before is None else clocks.get(before.nid)

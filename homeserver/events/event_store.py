@@ -22,6 +22,8 @@ from storage.feed import Entry, Flag, Kind
 
 EVENT_OVERHEAD = 1_500
 """Bytes an event takes in memory beside its canonical JSON, roughly (measured with tracemalloc)."""
+MAX_CLOCKS = 4_000
+"""Auth clocks kept: those of the few events that authorise most others."""
 
 _Key = tuple[int, int]
 T = TypeVar("T", int, EventID)
@@ -57,6 +59,7 @@ class Events:
         self._redactions = 0
         self._events: OrderedDict[_Key, StoredEvent] = OrderedDict()
         self._by_id: dict[tuple[int, EventID], int] = {}
+        self._clocks: OrderedDict[_Key, ClockRow] = OrderedDict()
 
     @property
     def size(self) -> int:
@@ -92,9 +95,23 @@ class Events:
             found |= {event.event.event_id: event for event in loaded}
         return found
 
-    async def clocks(self, room_nid: int, nids: Sequence[int]) -> list[ClockRow]:
-        """Read the auth clocks of state events, with the tails of their chains."""
-        return await self._database.read(events.clocks, room_nid, nids) if nids else []
+    async def clocks(
+        self, room_nid: int, nids: Sequence[int], replaced: int | None = None
+    ) -> list[ClockRow]:
+        """Give the auth clocks of state events; the tail of its chain is up to date for `replaced` alone.
+
+        A clock never changes, so all others may come from memory.
+        """
+        known = [self._clocks.get((room_nid, nid)) for nid in nids if nid != replaced]
+        found = [row for row in known if row is not None]
+        if len(found) < len(nids):
+            here = {row.event_nid for row in found}
+            read = await self._database.read(events.clocks, room_nid, [nid for nid in nids if nid not in here])
+            self._clocks.update(((room_nid, row.event_nid), row) for row in read)
+            while len(self._clocks) > MAX_CLOCKS:
+                self._clocks.popitem(last=False)
+            found += read
+        return found
 
     def put(self, stored: StoredEvent) -> None:
         """Keep a committed event in memory."""

@@ -233,7 +233,7 @@ class LocalEvents:
         try:
             applied = await self._state.apply(room_nid, line.place.root, {own: sending.nid})
             missing = [stored.nid for stored in auth if stored.nid not in line.clocks]
-            rows = await self._state.stored.clocks(room_nid, missing)
+            rows = await self._state.stored.clocks(room_nid, missing, None if before is None else before.nid)
         finally:
             self._leave(room_nid, line)
         clock = clock_of(sending.nid, auth, before, line.clocks, rows)

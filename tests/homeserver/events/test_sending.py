@@ -155,6 +155,25 @@ class SendingTests:
         worker = await self.begin()
         made = await worker.room()
         await worker.events.send(message(made.room.room_id, "warm"), now=NOW)
+        reads = self.count_reads(worker)
+        await worker.events.send(message(made.room.room_id, "hot"), now=NOW)
+        self.assertEqual(reads, [])
+
+    async def test_a_join_needs_no_query(self) -> None:
+        """Once others have joined, a newcomer's join costs one transaction; a second join reads one clock."""
+        worker = await self.begin()
+        room_id, carol = (await worker.room()).room.room_id, UserID("@carol:plait.test")
+        await worker.events.send(membership(room_id, BOB, "join"), now=NOW)
+        await worker.nids.user(carol)
+        reads = self.count_reads(worker)
+        await worker.events.send(membership(room_id, carol, "join"), now=NOW)
+        self.assertEqual(reads, [])
+        await worker.events.send(membership(room_id, carol, "leave"), now=NOW)
+        await worker.events.send(membership(room_id, carol, "join"), now=NOW)
+        self.assertEqual(reads, [events.clocks] * 2)
+
+    def count_reads(self, worker: Worker) -> list[object]:
+        """Note from now on what the worker reads from the database."""
         reads: list[object] = []
         read = self.database.read
 
@@ -164,8 +183,7 @@ class SendingTests:
 
         worker.stored._database = worker.heads._database = _Counting(self.database, counted)  # type: ignore[assignment]
         worker.state.tries.database = worker.nids._database = worker.stored._database
-        await worker.events.send(message(made.room.room_id, "hot"), now=NOW)
-        self.assertEqual(reads, [])
+        return reads
 
     async def test_a_refused_event_leaves_no_trace(self) -> None:
         """An event that the rules refuse is told so, and the next one is sent as if it had never been."""
