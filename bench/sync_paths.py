@@ -162,7 +162,7 @@ async def start(url: str) -> Server:
     state = RoomState(TrieReader(database, nodes), stored)
     heads = Heads(database, nids, state, SERVER, BUDGET)
     feed = Feed(database, BUDGET)
-    verdicts = UnreadVerdicts(DefaultRules(), MaskCache())
+    verdicts = UnreadVerdicts(DefaultRules(), MaskCache(), SERVER)
     counter = UnreadCounter(database, verdicts)
     for listener in (stored.apply, heads.apply, verdicts.apply, counter.apply):
         feed.add_cache(listener)

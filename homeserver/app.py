@@ -240,7 +240,7 @@ def _open_sight(base: Foundation, talk: Talk, services: Services) -> Sight:
     """Build sync, history and WebSockets, and let them follow the feed."""
     core, passing, accounts = base.core, services.passing, services.accounts
     keepsakes = accounts.keepsakes
-    verdicts = UnreadVerdicts(keepsakes.rule_sets, MaskCache())
+    verdicts = UnreadVerdicts(keepsakes.rule_sets, MaskCache(), core.author.server_name)
     unread = UnreadCounter(core.database, verdicts)
     core.persister.write_beside(verdicts.rows)
     core.feed.add_cache(verdicts.apply)

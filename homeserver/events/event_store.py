@@ -95,9 +95,7 @@ class Events:
             found |= {event.event.event_id: event for event in loaded}
         return found
 
-    async def clocks(
-        self, room_nid: int, nids: Sequence[int], replaced: int | None = None
-    ) -> list[ClockRow]:
+    async def clocks(self, room_nid: int, nids: Sequence[int], replaced: int | None = None) -> list[ClockRow]:
         """Give the auth clocks of state events; the tail of its chain is up to date for `replaced` alone.
 
         A clock never changes, so all others may come from memory.
@@ -106,7 +104,9 @@ class Events:
         found = [row for row in known if row is not None]
         if len(found) < len(nids):
             here = {row.event_nid for row in found}
-            read = await self._database.read(events.clocks, room_nid, [nid for nid in nids if nid not in here])
+            read = await self._database.read(
+                events.clocks, room_nid, [nid for nid in nids if nid not in here]
+            )
             self._clocks.update(((room_nid, row.event_nid), row) for row in read)
             while len(self._clocks) > MAX_CLOCKS:
                 self._clocks.popitem(last=False)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
+from threading import Lock
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from homeserver.events.event_store import stored_from_row
 from homeserver.events.stored import Status, StoredEvent
+from homeserver.sync.spans import is_straight
 from homeserver.unread.rules import Facts, MaskCache, RuleSets, UserRules
 from protocol.events import Event
-from protocol.identifiers import RoomID, StateKey, UserID
+from protocol.identifiers import RoomID, ServerName, StateKey, UserID, server_of
 from protocol.power_levels import PowerLevels
 from protocol.unread import (
     BY_DEFAULT,
@@ -56,6 +58,18 @@ class Audience:
     """Rules by user nid, of those whose rules are not the default ones."""
     version: int
     """The count of changes to anybody's rules when these were read."""
+    newcomers: Mapping[int, UserID] = field(factory=dict)
+    """Users whose rules were not read yet, by nid."""
+
+    def after(self, user_id: UserID, nid: int, *, joined: bool) -> Audience:
+        """Give who may have unread counts once a local user is, or is no longer, joined."""
+        if joined == (user_id in self.users):
+            return self
+        if joined:
+            users, newcomers = {**self.users, user_id: nid}, {**self.newcomers, nid: user_id}
+            return Audience(users, self.members + 1, self.rules, self.version, newcomers)
+        users = {user: each for user, each in self.users.items() if user != user_id}
+        return evolve(self, users=users, members=self.members - 1)
 
 
 @frozen(eq=False)
@@ -70,13 +84,17 @@ class Noted:
 class UnreadVerdicts:
     """Judges events for the local members of their rooms. Bound: `MAX_ROOMS` rooms remembered."""
 
-    def __init__(self, rules: RuleSets, masks: MaskCache) -> None:
-        """Start knowing no room."""
+    def __init__(self, rules: RuleSets, masks: MaskCache, server_name: ServerName) -> None:
+        """Start knowing no room; users of `server_name` are local."""
         self._rules = rules
         self._masks = masks
+        self._server_name = server_name
         self._rooms: OrderedDict[int, Audience] = OrderedDict()
         self._noted: OrderedDict[tuple[int, int], Noted] = OrderedDict()
         self._version = 0
+        self._moves = 0
+        """Counts memberships; what is read from the database while they move is not kept."""
+        self._lock = Lock()
 
     def rows(self, tx: Transaction, entries: Sequence[NewEntry]) -> list[Rows]:
         """Give the rows of verdicts on the events of entries about to be committed."""
@@ -93,18 +111,23 @@ class UnreadVerdicts:
 
     def audience(self, tx: Transaction, room_nid: int) -> Audience:
         """Give who may have unread counts in a room, from memory or the database."""
-        known = self._rooms.get(room_nid)
-        if known is not None and known.version == self._version:
-            return known
-        version = self._version
-        local = memberships.local_members(tx, room_nid) if known is None else known.users
-        users = {UserID(user): nid for user, nid in local.items()}
-        members = sum(memberships.servers(tx, room_nid).values()) if known is None else known.members
-        rules = self._rules.of(tx, {nid: user for user, nid in users.items()})
-        made = Audience(users, members, rules, version)
-        self._rooms[room_nid] = made
-        if len(self._rooms) > MAX_ROOMS:
-            self._rooms.pop(next(iter(self._rooms)), None)
+        known, version, moves = self._rooms.get(room_nid), self._version, self._moves
+        if known is None:
+            local = memberships.local_members(tx, room_nid)
+            members = sum(memberships.servers(tx, room_nid).values())
+            known = Audience({UserID(user): nid for user, nid in local.items()}, members, {}, -1)
+        if known.version == version:
+            if not known.newcomers:
+                return known
+            rules = {**known.rules, **self._rules.of(tx, known.newcomers)}
+        else:
+            rules = dict(self._rules.of(tx, {nid: user for user, nid in known.users.items()}))
+        made = Audience(known.users, known.members, rules, version)
+        with self._lock:
+            if moves == self._moves:
+                self._rooms[room_nid] = made
+                if len(self._rooms) > MAX_ROOMS:
+                    self._rooms.popitem(last=False)
         return made
 
     def masks_of(
@@ -120,12 +143,31 @@ class UnreadVerdicts:
         }
 
     def apply(self, entries: Sequence[Entry]) -> None:
-        """Drop what entries change. A listener of the feed."""
+        """Follow what entries change, or drop it. A listener of the feed."""
         for entry in entries:
             if entry.kind == Kind.ACCOUNT_DATA and entry.room_nid is None:
                 self._version += 1
             elif entry.room_nid is not None and (entry.flags & Flag.MEMBERSHIP or entry.kind == Kind.STATE):
-                self._rooms.pop(entry.room_nid, None)
+                self._move(entry.room_nid, entry)
+
+    def _move(self, room_nid: int, entry: Entry) -> None:
+        """Let a room's audience follow an entry, or forget it."""
+        with self._lock:
+            self._moves += 1
+            known = self._rooms.pop(room_nid, None)
+            followed = None if known is None else self._followed(known, entry)
+            if followed is not None:
+                self._rooms[room_nid] = followed
+
+    def _followed(self, known: Audience, entry: Entry) -> Audience | None:
+        """Give the audience after a membership; None where it is not for certain or not of a local user."""
+        stored = entry.payload
+        if not is_straight(entry) or entry.user_nid is None or not isinstance(stored, StoredEvent):
+            return None
+        user_id = UserID(stored.event.key[1])
+        if server_of(user_id) != self._server_name:
+            return None
+        return known.after(user_id, entry.user_nid, joined=stored.event.membership == "join")
 
     def _judge(self, tx: Transaction, stored: StoredEvent) -> list[Rows]:
         """Judge one event for everybody, and note what differs from the masks."""

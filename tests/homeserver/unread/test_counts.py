@@ -19,10 +19,11 @@ from storage.engines import open_database
 from storage.feed import Kind, NewEntry
 from storage.receipts import ReceiptRow, receipt_rows
 from storage.rows import run_all
-from tests.homeserver.sync.world import NOW, World
+from tests.homeserver.sync.world import NOW, SERVER, World
 from tests.storage.helpers import REACTOR, postgres_server
 
 ALICE, BOB, DAVE = "@alice:here.example", "@bob:here.example", "@dave:here.example"
+ERIN, FAR = "@erin:here.example", "@far:there.example"
 
 
 @frozen
@@ -63,7 +64,7 @@ class CountTests(TestCase):
         self.addCleanup(self.database.close)
         self.world = world = await World.open(self.database)
         self.rules = Rules()
-        self.verdicts = UnreadVerdicts(self.rules, MaskCache())
+        self.verdicts = UnreadVerdicts(self.rules, MaskCache(), SERVER)
         self.counter = UnreadCounter(self.database, self.verdicts)
         world.more_rows = self.verdicts.rows
         world.feed.add_cache(self.verdicts.apply)
@@ -136,6 +137,33 @@ class CountTests(TestCase):
         await self.settle()
         rows = await self.database.read(lambda tx: tx.all("SELECT count(*) FROM unread_verdicts"))
         self.assertEqual(rows[0][0], 0, "what was read is dropped")
+
+    async def test_whoever_joins_later_is_judged_by_their_own_rules(self) -> None:
+        """The audience in memory follows joins and leaves: it is what a new reading gives."""
+        self.rules.custom[ERIN] = MentionsAndCake()
+        await self.room.say(ALICE, "before")
+        await self.room.member(ERIN, ERIN, "join")
+        self.assertEqual(await self.audience_size(), 4)
+        await self.room.member(FAR, FAR, "join")
+        await self.audience_size()
+        await self.counts(ERIN)
+        await self.room.say(ALICE, "tea")
+        await self.room.say(ALICE, "cake", **{"m.mentions": {"user_ids": [BOB]}})
+        self.assertEqual(await self.counts(ERIN), (1, 0, {}))
+        self.assertEqual((await self.counts(BOB))[1], 1)
+        for user in (ERIN, FAR, BOB):
+            await self.room.member(user, user, "leave")
+            await self.audience_size()
+
+    async def audience_size(self) -> int:
+        """See that the room's audience in memory is that of the database; give the count of members."""
+        fresh = UnreadVerdicts(self.rules, MaskCache(), SERVER)
+        known, read = [
+            await self.database.read(verdicts.audience, self.room.nid) for verdicts in (self.verdicts, fresh)
+        ]
+        self.assertEqual(known.users, read.users)
+        self.assertEqual({*known.rules} & {*known.users.values()}, {*read.rules})
+        return int(known.members)
 
     async def test_threads_count_apart(self) -> None:
         """Threads have counts and markers of their own."""
