@@ -95,10 +95,14 @@ class OutsideMemberships(Protocol):
 
 
 class AuthChains(Protocol):
-    """Walks auth chains of a room this server is in."""
+    """Reads auth chains of a room this server is in (`homeserver.events.auth_chains`)."""
 
-    async def chain(self, room_nid: int, event_ids: Collection[EventID]) -> Sequence[Event]:
-        """Give all events in the auth chains of these events, not themselves."""
+    async def of_state(self, room_nid: int, event_nids: Sequence[int]) -> list[int]:
+        """Give the nids of all events in the auth chains of these state events."""
+        ...
+
+    async def of_event(self, room_nid: int, event_id: EventID) -> list[int]:
+        """Give the nids of all events in the auth chain of one event, of any kind."""
         ...
 
 

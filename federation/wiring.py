@@ -67,6 +67,7 @@ from homeserver.clock import Clock
 from homeserver.config.sections import Federation, Outbound
 from homeserver.core import Core
 from homeserver.events.policy import PolicyServers
+from homeserver.events.texts import EventTexts
 from homeserver.events.wiring import Receiving
 from homeserver.http.addresses import IpPolicy
 from homeserver.http.agent import OutboundAgent
@@ -268,12 +269,13 @@ def make_inbound(
     submissions = Submissions(identity, access, checker, rooms.restricted, received)
     invitations = Invitations(identity, access, checker, answering.users, answering.users, outside)
     templates = Templates(own_name, access, rooms.unplaced, rooms.restricted)
+    texts = EventTexts(core.database, core.nids)
     families: tuple[Family, ...] = (
         Version(metadata.version("plait")),
         ServerKeys(own, KeyNotary(own, requests.ring)),
         TransactionRoutes(transactions),
-        EventRoutes(own_name, reads),
-        HandshakeRoutes(templates, submissions, JoinedRooms(own_name, core.state, receiving.chains)),
+        EventRoutes(own_name, reads, texts),
+        HandshakeRoutes(templates, submissions, JoinedRooms(own_name, core.state, receiving.chains, texts)),
         InviteRoutes(invitations),
         QueryRoutes(own_name, rooms.aliases, answering.profiles, rooms.published, False),
         UserKeyRoutes(own_name, answering.keys),

@@ -65,6 +65,8 @@ _COLUMNS = (
 _MARKS = ", ".join("?" * len(EventRow._fields))
 _BY_NID = f"SELECT {_COLUMNS} FROM events WHERE room_nid = ? AND event_nid IN ?"
 _BY_ID = f"SELECT {_COLUMNS} FROM events WHERE room_nid = ? AND event_id IN ?"
+_TEXTS = "SELECT event_id, pdu, redacted_by FROM events WHERE room_nid = ? AND event_nid IN ?"
+_REACHES = "SELECT DISTINCT clock FROM events WHERE room_nid = ? AND event_nid IN ? AND clock IS NOT NULL"
 _NIDS = "SELECT event_id, event_nid FROM events WHERE room_nid = ? AND event_id IN ?"
 _IDS = "SELECT event_nid, event_id FROM events WHERE room_nid = ? AND event_nid IN ?"
 _IDS_IN_ROOMS = (
@@ -139,6 +141,11 @@ def by_id(tx: Transaction, room_nid: int, event_ids: Sequence[str]) -> list[Even
     return [EventRow._make(row) for row in tx.all(_BY_ID, (room_nid, list(event_ids)))]
 
 
+def texts(tx: Transaction, room_nid: int, event_nids: Sequence[int]) -> list[tuple[str, bytes, int | None]]:
+    """Give (event ID, PDU, nid of the redaction that applies) of events of one room, in any order."""
+    return [row[:3] for row in tx.all(_TEXTS, (room_nid, list(event_nids)))] if event_nids else []
+
+
 def nids(tx: Transaction, room_nid: int, event_ids: Sequence[str]) -> dict[str, int]:
     """Give the nids of those events that the room has."""
     return dict(tx.all(_NIDS, (room_nid, list(event_ids)))) if event_ids else {}
@@ -157,6 +164,11 @@ def ids_in_rooms(tx: Transaction, wanted: Sequence[tuple[int, int]]) -> dict[tup
 def rooms_of(tx: Transaction, event_id: str) -> list[int]:
     """Give the rooms that have an event of this ID; this probes all partitions."""
     return [int(row[0]) for row in tx.all(_ROOM_OF, (event_id,))]
+
+
+def reaches(tx: Transaction, room_nid: int, event_nids: Sequence[int]) -> list[bytes]:
+    """Give the auth chains of state events of one room, as packed in their clocks, each once."""
+    return [row[0] for row in tx.all(_REACHES, (room_nid, list(event_nids)))] if event_nids else []
 
 
 def clocks(tx: Transaction, room_nid: int, event_nids: Sequence[int]) -> list[ClockRow]:

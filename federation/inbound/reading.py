@@ -36,10 +36,11 @@ _SERVED = (Status.ACCEPTED, Status.SOFT_FAILED)
 
 @frozen
 class StateBefore:
-    """The state before an event, and the auth chains of what is in it."""
+    """The state before an event, and the auth chains of what is in it, as event nids."""
 
-    state: Sequence[Event]
-    auth_chain: Sequence[Event]
+    room_nid: int
+    state: Sequence[int]
+    auth_chain: Sequence[int]
 
 
 @frozen(eq=False)
@@ -68,17 +69,17 @@ class GraphReads:
         """Give the state before an event; raises NotFound, Forbidden."""
         stored = await self._placed(origin, room_id, event_id)
         assert stored.root_before is not None
-        state = await self.state.all_events(stored.room_nid, stored.root_before)
-        found = [each.event for each in state.values()]
-        chain = await self.chains.chain(stored.room_nid, [each.event_id for each in found])
-        return StateBefore(found, chain)
+        state = list((await self.state.all(stored.room_nid, stored.root_before)).values())
+        return StateBefore(stored.room_nid, state, await self.chains.of_state(stored.room_nid, state))
 
-    async def auth_chain(self, origin: ServerName, room_id: RoomID, event_id: EventID) -> Sequence[Event]:
-        """Give the auth chain of an event; raises NotFound, Forbidden."""
+    async def auth_chain(
+        self, origin: ServerName, room_id: RoomID, event_id: EventID
+    ) -> tuple[int, Sequence[int]]:
+        """Give the room's nid, and the auth chain of an event as nids; raises NotFound, Forbidden."""
         head = await self.sight.room(origin, room_id)
         if not await self.state.stored.by_id(head.room_nid, (event_id,)):
             raise _unknown()
-        return await self.chains.chain(head.room_nid, (event_id,))
+        return head.room_nid, await self.chains.of_event(head.room_nid, event_id)
 
     async def backfill(
         self, origin: ServerName, room_id: RoomID, named: Sequence[EventID], limit: int

@@ -5,13 +5,14 @@ Source: server-server-api.md, "Retrieving events", "Backfilling and retrieving m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from attrs import frozen
 
 from federation.inbound.reading import MAX_BACKFILL, MAX_MISSING, MAX_NAMED, GraphReads, StateBefore
-from homeserver.http.calls import Call, Json
+from homeserver.events.texts import EventTexts
+from homeserver.http.calls import Call, Json, Response
 from homeserver.http.routing import Auth, RateClass, Route
 from protocol.canonical_json import dumps
 from protocol.errors import BadJson, InvalidParam
@@ -28,33 +29,30 @@ class EventRoutes:
 
     own_name: ServerName
     reads: GraphReads
+    texts: EventTexts
 
     async def event(self, call: Call[None]) -> Json:
         """Give one event."""
         event = await self.reads.event(call.origin, parse_event_id(call.path["event_id"]))
         return self._pdus((event,), call.now)
 
-    async def state(self, call: Call[None]) -> Json:
+    async def state(self, call: Call[None]) -> Response:
         """Give the state before an event, as events."""
         found = await self._state(call)
-        return Json(b'{"pdus":%b,"auth_chain":%b}' % (_list(found.state), _list(found.auth_chain)))
+        return _streamed(found.room_nid, self.texts, pdus=found.state, auth_chain=found.auth_chain)
 
     async def state_ids(self, call: Call[None]) -> Json:
         """Give the state before an event, as event IDs."""
         found = await self._state(call)
-        return Json(
-            dumps(
-                {
-                    "pdu_ids": [event.event_id for event in found.state],
-                    "auth_chain_ids": [event.event_id for event in found.auth_chain],
-                }
-            )
-        )
+        state = await self.texts.ids(found.room_nid, found.state)
+        chain = await self.texts.ids(found.room_nid, found.auth_chain)
+        return Json(dumps({"pdu_ids": state, "auth_chain_ids": chain}))
 
-    async def event_auth(self, call: Call[None]) -> Json:
+    async def event_auth(self, call: Call[None]) -> Response:
         """Give the auth chain of an event."""
         room_id, event_id = parse_room_id(call.path["room_id"]), parse_event_id(call.path["event_id"])
-        return Json(b'{"auth_chain":%b}' % _list(await self.reads.auth_chain(call.origin, room_id, event_id)))
+        room_nid, chain = await self.reads.auth_chain(call.origin, room_id, event_id)
+        return _streamed(room_nid, self.texts, auth_chain=chain)
 
     async def backfill(self, call: Call[None]) -> Json:
         """Give events and what came before them."""
@@ -115,3 +113,18 @@ def _ids(body: dict[str, Any], name: str) -> list[EventID]:
     if len(raw) > MAX_NAMED:
         raise InvalidParam(f"At most {MAX_NAMED} events may be named in {name}")
     return [parse_event_id(each) for each in raw]
+
+
+def _streamed(room_nid: int, texts: EventTexts, **lists: Sequence[int]) -> Response:
+    """Answer with lists of events by name, however many they are."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        before = b"{"
+        for name, nids in lists.items():
+            yield b"%b%b:" % (before, dumps(name))
+            async for part in texts.listed(room_nid, nids):
+                yield part
+            before = b","
+        yield b"}"
+
+    return Response(200, b"", pieces=pieces())

@@ -13,7 +13,7 @@ from attrs import frozen
 from federation.resident.making import DEFAULT_VERSIONS, Asked, Templates
 from federation.resident.rooms_given import JoinedRooms
 from federation.resident.taking import Submissions, Submitted, Taken
-from homeserver.http.calls import EMPTY, Call, Json
+from homeserver.http.calls import EMPTY, Call, Json, Response
 from homeserver.http.routing import Auth, RateClass, Route
 from homeserver.rooms.inviting import stripped_state
 from protocol.identifiers import parse_event_id, parse_room_id, parse_user_id
@@ -44,9 +44,9 @@ class HandshakeRoutes:
         )
         return await self.templates.make(asked, call.now)
 
-    async def send_join(self, call: Call[dict[str, Any]]) -> Json:
+    async def send_join(self, call: Call[dict[str, Any]]) -> Response:
         """Take a join in, and give the room."""
-        return Json(await self.rooms.describe(await self._take("join", call)))
+        return Response(200, b"", pieces=self.rooms.describe(await self._take("join", call)))
 
     async def send_leave(self, call: Call[dict[str, Any]]) -> Json:
         """Take a leave in."""

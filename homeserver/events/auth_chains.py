@@ -5,53 +5,40 @@ Source: server-server-api.md, "Definitions" (auth chain).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 
 from attrs import frozen
 
-from homeserver.events.clocks import AuthClock, union
-from homeserver.events.room_state import RoomState
-from protocol.events import Event
+from homeserver.events.clocks import extend, unpack_reach
+from homeserver.events.event_store import Events
 from protocol.identifiers import EventID
-from storage import chains
+from storage import chains, events
 from storage.database import Database
-from storage.events import ClockRow
 
-EVENTS_A_TIME = 5_000
+EVENTS_A_TIME = 1_000
 
 
 @frozen(eq=False)
 class AuthChains:
-    """Reads auth chains."""
+    """Reads auth chains; of large states too, without holding anybody up."""
 
     database: Database
-    state: RoomState
+    stored: Events
 
-    async def chain(self, room_nid: int, event_ids: Collection[EventID]) -> list[Event]:
-        """Give all events in the auth chains of these events; unknown events are passed over."""
-        ids = await self.chain_ids(room_nid, event_ids)
-        nids = list(ids)
-        found: list[Event] = []
-        for start in range(0, len(nids), EVENTS_A_TIME):
-            part = await self.state.stored.by_nid(room_nid, nids[start : start + EVENTS_A_TIME])
-            found += [stored.event for stored in part.values()]
-        return found
-
-    async def chain_ids(self, room_nid: int, event_ids: Collection[EventID]) -> dict[int, EventID]:
-        """Give the same as (nid, event ID)."""
-        named: set[EventID] = set()
-        wanted = list(event_ids)
-        for start in range(0, len(wanted), EVENTS_A_TIME):
-            part = await self.state.stored.by_id(room_nid, wanted[start : start + EVENTS_A_TIME])
-            named.update(each for stored in part.values() for each in stored.event.auth_events)
-        reach = union(await self._clocks(room_nid, list(named)))
+    async def of_state(self, room_nid: int, event_nids: Sequence[int]) -> list[int]:
+        """Give the nids of all events in the auth chains of these state events."""
+        reach: dict[int, int] = {}
+        for start in range(0, len(event_nids), EVENTS_A_TIME):
+            part = event_nids[start : start + EVENTS_A_TIME]
+            for packed in await self.database.read(events.reaches, room_nid, part):
+                extend(reach, unpack_reach(packed))
         spans = [(chain, 0, number) for chain, number in reach.items()]
-        found = await self.database.read(chains.events_in, room_nid, spans) if spans else {}
-        return {nid: EventID(event_id) for nid, event_id in found.items()}
+        return list(await self.database.read(chains.events_in, room_nid, spans)) if spans else []
 
-    async def _clocks(self, room_nid: int, event_ids: list[EventID]) -> list[AuthClock]:
-        rows: list[ClockRow] = []
-        for start in range(0, len(event_ids), EVENTS_A_TIME):
-            part = await self.state.stored.by_id(room_nid, event_ids[start : start + EVENTS_A_TIME])
-            rows += await self.state.stored.clocks(room_nid, [each.nid for each in part.values()])
-        return [AuthClock.unpack(row.chain, row.number, row.clock) for row in rows]
+    async def of_event(self, room_nid: int, event_id: EventID) -> list[int]:
+        """Give the nids of all events in the auth chain of one event, of any kind; none if it is not here."""
+        stored = (await self.stored.by_id(room_nid, (event_id,))).get(event_id)
+        if stored is None:
+            return []
+        auth = [each.nid for each in (await self.stored.by_id(room_nid, stored.event.auth_events)).values()]
+        return list(dict.fromkeys([*auth, *await self.of_state(room_nid, auth)]))

@@ -40,13 +40,18 @@ class AuthClock:
     @classmethod
     def unpack(cls, chain: int, number: int, data: bytes) -> AuthClock:
         """Read what `pack` wrote."""
-        numbers = list(_read(data))
-        reach: dict[int, int] = {}
-        at = 0
-        for step, highest in zip(numbers[::2], numbers[1::2], strict=True):
-            at += step
-            reach[at] = highest
-        return cls(chain, number, reach)
+        return cls(chain, number, unpack_reach(data))
+
+
+def unpack_reach(data: bytes) -> dict[int, int]:
+    """Read the reach that `AuthClock.pack` wrote."""
+    numbers = list(_read(data))
+    reach: dict[int, int] = {}
+    at = 0
+    for step, highest in zip(numbers[::2], numbers[1::2], strict=True):
+        at += step
+        reach[at] = highest
+    return reach
 
 
 @frozen
@@ -64,10 +69,15 @@ def union(clocks: Iterable[AuthClock]) -> dict[int, int]:
     for clock in clocks:
         if clock.number > reach.get(clock.chain, 0):
             reach[clock.chain] = clock.number
-        for chain, number in clock.reach.items():
-            if number > reach.get(chain, 0):
-                reach[chain] = number
+        extend(reach, clock.reach)
     return reach
+
+
+def extend(reach: dict[int, int], other: Reach) -> None:
+    """Let `reach` hold another part of auth chains too."""
+    for chain, number in other.items():
+        if number > reach.get(chain, 0):
+            reach[chain] = number
 
 
 def assign(nid: int, auth: Iterable[AuthClock], replaced: AuthClock | None, tail: int) -> AuthClock:

@@ -5,7 +5,7 @@ The same call comes over HTTP, over a WebSocket frame or from another server.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Generic, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
@@ -159,6 +159,8 @@ class Response:
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
     content_type: str = "application/json"
+    pieces: AsyncIterator[bytes] | None = None
+    """The body, if it is made while it goes out; then `body` is empty."""
 
 
 @frozen(eq=False)

@@ -11,22 +11,22 @@ Source: RFC 9112; design, "Bad input, faults, security"; security C15, D11, M10,
 from __future__ import annotations
 
 import gzip
+from collections.abc import AsyncIterator
 from io import BytesIO
 from time import gmtime, strftime
 from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from twisted.web import http
-from zope.interface import implementer
 
 from homeserver.clock import Clock
 from homeserver.http.answers import CORS_HEADERS, PREFLIGHT, SECURITY_HEADERS, STRICT_POLICY
 from homeserver.http.calls import Query, Response, TakeOver
 from homeserver.http.client_address import TrustedProxies
 from homeserver.http.dispatch import Admission, Asked, Dispatcher
+from homeserver.http.large_bodies import WHOLE_ANSWER, Making, Pieces
 from homeserver.http.routing import Match, Route
 from protocol.errors import BadJson, InvalidParam, MatrixError, TooLarge
 
@@ -35,8 +35,6 @@ MAX_DISCARDED = 65_536
 MAX_USER_AGENT = 512
 COMPRESSED_FROM, COMPRESSED_TO = 2_048, 1_048_576
 """Bytes of answers that may be compressed: at level 1, a megabyte holds the reactor up for some 10 ms."""
-WHOLE_ANSWER = 262_144
-"""Bytes of an answer that are handed to the transport at once; larger ones follow its pace."""
 _FORM = b"multipart/"
 _LINES = str.maketrans("", "", "\r\n\0")
 
@@ -101,6 +99,7 @@ class HttpRequest(http.Request):
         self._refusal: Exception | None = None
         self._closed = False
         self._running: Deferred[None] | None = None
+        self._making: Making | None = None
 
     @property
     def dispatcher(self) -> Dispatcher:
@@ -147,6 +146,8 @@ class HttpRequest(http.Request):
         super().connectionLost(reason)  # type: ignore[no-untyped-call]  # Twisted's
         self._closed = True
         self._chunks.clear()
+        if self._making is not None:
+            self._making.stopProducing()
         if self._running is not None and self._route is not None and self._route.waits:
             self._running.cancel()
 
@@ -243,8 +244,20 @@ class HttpRequest(http.Request):
             refusal = response.start(self)
             if refusal is not None:
                 self._write(refusal)
-        else:
+        elif response.pieces is None:
             self._write(response)
+        else:
+            await self._make(response, response.pieces)
+
+    async def _make(self, response: Response, pieces: AsyncIterator[bytes]) -> None:
+        """Send an answer whose body is made meanwhile."""
+        self.startedWriting = 1
+        self.code = response.status
+        chunked = self.clientproto == b"HTTP/1.1"
+        more = b"" if self.channel.persistent else b"Connection: close\r\n"
+        self.send(self._head(response, more))
+        self._making = Making(self, pieces, chunked)
+        await self._making.run()
 
     async def _answer(self, body: bytes) -> Response | TakeOver:
         dispatcher = self._settings.dispatcher
@@ -276,7 +289,11 @@ class HttpRequest(http.Request):
         )
         if page and not any(name.lower() == "content-security-policy" for name, _ in response.headers):
             own += _lines(STRICT_POLICY)
-        length = b"" if response.status == 204 else b"Content-Length: %d\r\n" % len(response.body)
+        length = b"Content-Length: %d\r\n" % len(response.body)
+        if response.pieces is not None:
+            length = b"Transfer-Encoding: chunked\r\n" if self.clientproto == b"HTTP/1.1" else b""
+        elif response.status == 204:
+            length = b""
         return b"".join(
             (
                 _STATUS.get(response.status) or b"HTTP/1.1 %d Unknown\r\n" % response.status,
@@ -303,8 +320,8 @@ class HttpRequest(http.Request):
             self.channel.writeSequence((head, body))
             self.end()
             return
-        self.channel.write(head)
-        _Pieces(self, body).start()
+        self.send(head)
+        Pieces(self, body).start()
 
     def _compressed(self, response: Response) -> Response:
         """Compress an answer if the peer takes gzip."""
@@ -314,6 +331,10 @@ class HttpRequest(http.Request):
             return response
         packed = gzip.compress(response.body, compresslevel=1, mtime=0)
         return evolve(response, body=packed, headers=(*response.headers, ("Content-Encoding", "gzip")))
+
+    def send(self, data: bytes) -> None:
+        """Write to the transport."""
+        self.channel.write(data)
 
     def end(self) -> None:
         """Let the connection go on to its next request."""
@@ -325,44 +346,3 @@ class HttpRequest(http.Request):
             self.unregisterProducer()  # type: ignore[no-untyped-call]  # Twisted's
         else:
             self.registerProducer(producer, True)  # type: ignore[no-untyped-call]  # Twisted's
-
-
-@implementer(IPushProducer)
-class _Pieces:
-    """Sends a large body piece by piece, as fast as the peer takes it."""
-
-    def __init__(self, request: HttpRequest, body: bytes) -> None:
-        self._request = request
-        self._body = memoryview(body)
-        self._at = 0
-        self._paused = False
-        self._sending = False
-
-    def start(self) -> None:
-        """Begin to send."""
-        self._request.follow(self)
-        self.resumeProducing()
-
-    def resumeProducing(self) -> None:
-        """Send until told to pause."""
-        self._paused = False
-        if self._sending:
-            return
-        self._sending = True
-        while not self._paused and self._at < len(self._body):
-            piece = self._body[self._at : self._at + WHOLE_ANSWER]
-            self._at += len(piece)
-            self._request.channel.write(bytes(piece))
-        self._sending = False
-        if not self._paused and self._at >= len(self._body):
-            self._paused = True
-            self._request.follow(None)
-            self._request.end()
-
-    def pauseProducing(self) -> None:
-        """Wait for the peer."""
-        self._paused = True
-
-    def stopProducing(self) -> None:
-        """Give up: the peer is gone."""
-        self._paused = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from homeserver.events.building import Author
@@ -138,21 +138,29 @@ class Placed:
         """Note a leave."""
         self.left.append((room_id, user_id, event))
 
-    async def chain(self, room_nid: int, event_ids: Collection[EventID]) -> Sequence[Event]:
-        """Give the auth chain, by walking it."""
-        found: dict[EventID, Event] = {}
-        waiting = list(event_ids)
-        noted = {event.event_id: event for event in self.events}
+    async def of_state(self, room_nid: int, event_nids: Sequence[int]) -> list[int]:
+        """Give the nids of the auth chain of these events, by walking it."""
+        stored = await self.core.stored.by_nid(room_nid, event_nids)
+        noted = self.events if len(stored) < len(event_nids) else []
+        waiting = [each for event in noted for each in event.auth_events]
+        waiting += [each for one in stored.values() for each in one.event.auth_events]
+        found: dict[int, None] = {}
         while waiting:
-            event_id = waiting.pop()
-            stored = (await self.core.stored.by_id(room_nid, [event_id])).get(event_id)
-            event = stored.event if stored is not None else noted[event_id]
-            for auth_id in event.auth_events:
-                if auth_id not in found:
-                    auth = (await self.core.stored.by_id(room_nid, [auth_id]))[auth_id].event
-                    found[auth_id] = auth
-                    waiting.append(auth_id)
-        return list(found.values())
+            (auth,) = (await self.core.stored.by_id(room_nid, [waiting.pop()])).values()
+            if auth.nid not in found:
+                found[auth.nid] = None
+                waiting += auth.event.auth_events
+        return list(found)
+
+    async def of_event(self, room_nid: int, event_id: EventID) -> list[int]:
+        """Give the nids of the auth chain of one event."""
+        (stored,) = (await self.core.stored.by_id(room_nid, [event_id])).values()
+        return await self.of_state(room_nid, [stored.nid])
+
+
+async def gathered(pieces: AsyncIterator[bytes]) -> bytes:
+    """Give the whole of an answer that is made in parts."""
+    return b"".join([piece async for piece in pieces])
 
 
 async def run_now(work: Any, *args: Any, **kwargs: Any) -> Any:

@@ -43,6 +43,7 @@ from homeserver.events.policy import PolicyServers
 from homeserver.events.received_store import Store
 from homeserver.events.receiving import ReceivedEvents
 from homeserver.events.resolution import Resolver
+from homeserver.events.texts import EventTexts
 from homeserver.http.client_address import TrustedProxies
 from homeserver.http.dispatch import Dispatcher, Doorkeepers
 from homeserver.http.metrics import RequestMetrics
@@ -119,7 +120,7 @@ class Plait:
             RoomImport(store, received, judge, core.author),
             OutsideMemberships(store, core.author),
             Gaps(received, past, fetch, core.nids, core.heads, world.clock, world.name),
-            AuthChains(world.database, core.state),
+            AuthChains(world.database, core.stored),
         )
 
     def _remote(self) -> RemoteMemberships:
@@ -144,7 +145,7 @@ class Plait:
             HandshakeRoutes(
                 Templates(world.name, access, core.unplaced, core.restricted),
                 Submissions(identity, access, self.checker, core.restricted, receiving.gaps),
-                JoinedRooms(world.name, core.state, receiving.chains),
+                JoinedRooms(world.name, core.state, receiving.chains, EventTexts(world.database, core.nids)),
             ),
             InviteRoutes(
                 Invitations(identity, access, self.checker, everybody, everybody, receiving.outside)

@@ -18,6 +18,7 @@ from federation.key_ring import KeyNeed, KeyRing
 from federation.pdus import PduChecker
 from federation.ports import RunOnThread
 from federation.resident.access import RoomAccess
+from homeserver.events.auth_chains import AuthChains
 from homeserver.events.nids import Room
 from homeserver.events.stored import Status
 from protocol.canonical_json import JsonObject
@@ -38,7 +39,6 @@ from tests.homeserver.events.received_helpers import (
     OTHER_KEY,
     Peer,
     Remote,
-    chains_of,
     entries_of,
     incoming_of,
     remote_in,
@@ -108,7 +108,9 @@ async def start(database: Database, peer: Peer | None = None) -> Here:
         staged,
         Edus({"m.test": take}),
     )
-    reads = GraphReads(database, worker.state, chains_of(worker), Sight(access, worker.state))
+    reads = GraphReads(
+        database, worker.state, AuthChains(database, worker.stored), Sight(access, worker.state)
+    )
     return Here(worker, incoming, transactions, staged, reads, taken)
 
 
@@ -336,9 +338,14 @@ class InboundTests:
         (join,) = await tip(here.worker, room.nid)
         await here.worker.events.send(membership(room.room_id, BOB, "join"), now=NOW)
         before = await here.reads.state_before(OTHER, room.room_id, join.event_id)
-        self.assertEqual(len(before.state), 5)
-        self.assertNotIn(join, before.state)
-        self.assertTrue({event.type for event in before.auth_chain} <= {event.type for event in before.state})
+        state = await here.worker.stored.by_nid(room.nid, before.state)
+        chain = await here.worker.stored.by_nid(room.nid, before.auth_chain)
+        self.assertEqual(len(state), 5)
+        self.assertNotIn(join, [each.event for each in state.values()])
+        self.assertTrue(
+            {each.event.type for each in chain.values()}
+            == {"m.room.create", "m.room.member", "m.room.power_levels"}
+        )
         self.assertTrue(len(await entries_of(here.worker, room.nid)) > 5)
 
 

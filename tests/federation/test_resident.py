@@ -17,6 +17,7 @@ from federation.resident.rooms_given import JoinedRooms
 from federation.resident.taking import Submissions, Submitted
 from federation.stripped import stripped_of
 from homeserver.events.stored import Status
+from homeserver.events.texts import EventTexts
 from protocol.canonical_json import JsonObject, decode
 from protocol.errors import (
     BadJson,
@@ -31,7 +32,7 @@ from protocol.events import Event, EventDraft, Links, build_event, countersign
 from protocol.identifiers import EventID, RoomID, ServerName, UserID
 from protocol.room_versions import V1, V6, V10, V11, V12, RoomVersion
 from protocol.signing import SigningKey
-from tests.federation.core import ALICE, Core, Placed, run_now
+from tests.federation.core import ALICE, Core, Placed, gathered, run_now
 from tests.federation.helpers import HERE, THERE, World, signing_key
 
 BOB = UserID("@bob:there.example")
@@ -72,7 +73,9 @@ class ResidentCase(SynchronousTestCase):
         self.accounts = Accounts()
         self.templates = Templates(HERE, access, self.core.unplaced, self.core.restricted)
         self.submissions = Submissions(identity, access, checker, self.core.restricted, self.placed)
-        self.rooms = JoinedRooms(HERE, self.core.state, self.placed)
+        self.rooms = JoinedRooms(
+            HERE, self.core.state, self.placed, EventTexts(self.world.database, self.core.nids)
+        )
         self.invitations = Invitations(identity, access, checker, self.accounts, self.accounts, self.placed)
 
     def _make(
@@ -197,7 +200,7 @@ class SubmissionTests(ResidentCase):
         event = self._join_of(room_id)
         submitted = Submitted(THERE, room_id, event.event_id, "join", event.pdu)
         taken = self.world.network.outcome(self.submissions.take(submitted))
-        answer: Any = decode(self.world.network.outcome(self.rooms.describe(taken)))
+        answer: Any = decode(self.world.network.outcome(gathered(self.rooms.describe(taken))))
         self.assertEqual(answer["event"], event.pdu)
         self.assertEqual(len(answer["state"]), 4)
         self.assertFalse(answer["members_omitted"])

@@ -100,9 +100,10 @@ def incoming_of(worker: Worker, peer: Peer | None = None) -> IncomingEvents:
     return IncomingEvents.over(store, author, peer or Peer())
 
 
-def chains_of(worker: Worker) -> AuthChains:
-    """Wire the reading of auth chains."""
-    return AuthChains(worker.database, worker.state)
+async def chain_of(worker: Worker, room_nid: int, event_id: EventID) -> set[Event]:
+    """Give the auth chain of an event."""
+    nids = await AuthChains(worker.database, worker.stored).of_event(room_nid, event_id)
+    return {stored.event for stored in (await worker.stored.by_nid(room_nid, nids)).values()}
 
 
 @define(eq=False)

@@ -25,7 +25,7 @@ from tests.homeserver.events.received_helpers import (
     DAVE,
     OTHER,
     Remote,
-    chains_of,
+    chain_of,
     entries_of,
     imported,
     incoming_of,
@@ -112,8 +112,8 @@ class ImportingTests:
         self.assertEqual(said.event.prev_events, (given.join.event_id,))
         answer = remote.build(message(given.room_id, "hi", CAROL), [said.event])
         self.assertEqual((await receive(incoming, room_nid, answer)).status, Status.ACCEPTED)
-        chain = await chains_of(worker).chain(room_nid, [said.event.event_id])
-        self.assertTrue({given.join} < set(chain) <= {given.join, *timeline})
+        chain = await chain_of(worker, room_nid, said.event.event_id)
+        self.assertTrue({given.join} < chain <= {given.join, *timeline})
 
     async def test_one_broken_event_is_left_out_of_a_room(self) -> None:
         """A forged state event and one without its authority cost themselves alone (security: F2, S2)."""
