@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from protocol.identifiers import EventID
 from storage.database import Transaction
 from storage.text import escape
 from storage.transactions import TransactionKey
@@ -19,7 +20,7 @@ class ClientEventRow(NamedTuple):
 
     room_nid: int
     event_nid: int
-    event_id: str
+    event_id: EventID
     depth: int
     ts: int
     root_before: bytes | None
@@ -77,7 +78,7 @@ Place = tuple[int, int]
 
 def by_nids(tx: Transaction, wanted: Sequence[tuple[int, int]]) -> list[ClientEventRow]:
     """Read events by (room nid, event nid), whatever their status; unknown ones are absent."""
-    return [ClientEventRow._make(row) for row in tx.values(_BY_NID, wanted)] if wanted else []
+    return list(map(ClientEventRow._make, tx.values(_BY_NID, wanted))) if wanted else []
 
 
 def by_ids(tx: Transaction, room_nid: int, event_ids: Sequence[str]) -> list[ClientEventRow]:

@@ -50,7 +50,7 @@ class Bodies:
             if self._last_redaction > entry.pos:
                 return None  # the payload may be out of date
             found = render_stored(entry.payload)
-            self._keep(found)
+            self._keep([found])
         return found
 
     async def get(self, wanted: Iterable[Name]) -> dict[Name, ClientEvent]:
@@ -66,10 +66,10 @@ class Bodies:
                 found[name] = held
         if missing:
             at = self._redactions
-            for event in render_all(*await self._database.read(read_rows, missing)):
-                found[event.room_nid, event.nid] = event
-                if at == self._redactions:
-                    self._keep(event)
+            loaded = render_all(*await self._database.read(read_rows, missing))
+            found |= {(event.room_nid, event.nid): event for event in loaded}
+            if at == self._redactions:
+                self._keep(loaded)
         return found
 
     def render(self, rows: Sequence[ClientEventRow], versions: dict[int, str]) -> list[ClientEvent]:
@@ -107,16 +107,17 @@ class Bodies:
         ]:
             self._bytes -= self._held.pop(name).size
 
-    def _keep(self, event: ClientEvent) -> None:
-        """Hold one more event, letting the oldest go past the budget."""
-        name = (event.room_nid, event.nid)
-        old = self._held.pop(name, None)
-        if old is not None:
-            self._bytes -= old.size
-        self._held[name] = event
-        self._bytes += event.size
-        while self._bytes > self._budget and len(self._held) > 1:
-            self._bytes -= self._held.popitem(last=False)[1].size
+    def _keep(self, events: Iterable[ClientEvent]) -> None:
+        """Hold more events, letting the oldest go past the budget."""
+        held = self._held
+        for event in events:
+            name = (event.room_nid, event.nid)
+            if name in held:
+                self._bytes -= held.pop(name).size
+            held[name] = event
+            self._bytes += event.size
+        while self._bytes > self._budget and len(held) > 1:
+            self._bytes -= held.popitem(last=False)[1].size
 
 
 def read_rows(tx: Transaction, wanted: Sequence[Name]) -> tuple[list[ClientEventRow], dict[int, str]]:

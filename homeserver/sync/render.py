@@ -10,11 +10,12 @@ Source: client-server-api/_index.md, "Room event format"; rooms/v11.md, "Moving 
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 import orjson
-from attrs import evolve, frozen
+from attrs import frozen
 
 from homeserver.events.relations import NO_RELATION, relation_of
 from homeserver.events.stored import StoredEvent
@@ -64,9 +65,11 @@ _decode_url = msgspec.json.Decoder(_Url).decode
 _decode_redacts = msgspec.json.Decoder(_Redacts).decode
 
 
-@frozen(eq=False)
-class ClientEvent:
-    """An event rendered for clients, with what readers need to choose and order it."""
+class ClientEvent(msgspec.Struct, frozen=True, eq=False):
+    """An event rendered for clients, with what readers need to choose and order it.
+
+    They are made by the thousand: a `msgspec.Struct` takes a fifth of the time that attrs takes.
+    """
 
     room_nid: int
     nid: int
@@ -140,27 +143,26 @@ def render_stored(stored: StoredEvent) -> ClientEvent:
 
 def render_row(row: ClientEventRow, version: RoomVersion | None) -> ClientEvent:
     """Render a row of the database; `version` is needed for a redacted event alone."""
-    raw = row.pdu
-    if row.redacted_by is not None:
+    room_nid, nid, event_id, depth, ts, root_before, redacted_by, thread, rel_type, relates_to, raw = row
+    if redacted_by is not None:
         assert version is not None
-        raw = _redacted(raw, version)
+        raw, rel_type, relates_to = _redacted(raw, version), None, None
     pdu = _decode_pdu(raw)
-    body, content_end = _body(pdu, EventID(row.event_id))
-    redacted = row.redacted_by is not None
+    body, content_end = _body(pdu, event_id)
     return ClientEvent(
-        row.room_nid,
-        row.event_nid,
-        EventID(row.event_id),
-        _text(pdu.type),
-        UserID(_text(pdu.sender)),
-        None if pdu.state_key is msgspec.UNSET else _text(pdu.state_key),
-        row.ts,
-        row.depth,
-        row.root_before,
-        row.redacted_by,
-        None if redacted or row.relates_to is None else EventID(unescape(row.relates_to)),
-        None if redacted or row.rel_type is None else unescape(row.rel_type),
-        None if row.thread is None else unescape(row.thread),
+        room_nid,
+        nid,
+        event_id,
+        _text(bytes(pdu.type)),
+        UserID(_text(bytes(pdu.sender))),
+        None if pdu.state_key is msgspec.UNSET else _text(bytes(pdu.state_key)),
+        ts,
+        depth,
+        root_before,
+        redacted_by,
+        None if relates_to is None else EventID(unescape(relates_to)),
+        None if rel_type is None else unescape(rel_type),
+        None if thread is None else unescape(thread),
         body,
         content_end,
         _membership(pdu),
@@ -170,13 +172,13 @@ def render_row(row: ClientEventRow, version: RoomVersion | None) -> ClientEvent:
 def as_pdu(event: ClientEvent, row: ClientEventRow, version_id: str | None) -> ClientEvent:
     """Give an event whose body is the PDU as it travels; `version_id` is given for a redacted event."""
     raw = row.pdu if version_id is None else _redacted(row.pdu, get_room_version(version_id))
-    return evolve(event, body=bytes(raw[:-1]), content_end=len(_CONTENT))
+    return msgspec.structs.replace(event, body=bytes(raw[:-1]), content_end=len(_CONTENT))
 
 
 def emptied(event: ClientEvent) -> ClientEvent:
     """Give an event without its content, as one by somebody the reader ignores."""
     body = _CONTENT + b"{}" + event.body[event.content_end :]
-    return evolve(event, body=body, content_end=len(_CONTENT) + 2)
+    return msgspec.structs.replace(event, body=body, content_end=len(_CONTENT) + 2)
 
 
 def _redacted(raw: bytes, version: RoomVersion) -> bytes:
@@ -192,9 +194,12 @@ def _membership(pdu: _Pdu) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _text(raw: msgspec.Raw) -> str:
-    """Read a JSON string; lone surrogates, which old room versions allow, are read too."""
-    data = bytes(raw)
+@lru_cache(maxsize=4096)
+def _text(data: bytes) -> str:
+    """Read a JSON string; lone surrogates, which old room versions allow, are read too.
+
+    Cached: types and users are few, and come again and again.
+    """
     if b"\\" not in data:
         return data[1:-1].decode()
     text = json.loads(data)
@@ -207,23 +212,18 @@ def _body(pdu: _Pdu, event_id: EventID) -> tuple[bytes, int]:
     content, redacts = bytes(pdu.content), pdu.redacts
     if bytes(pdu.type) == b'"m.room.redaction"':
         content, redacts = _both_redacts(content, redacts)
-    parts = [
-        _CONTENT,
+    body = b'{"content":%b,"event_id":%b,"origin_server_ts":%b,"sender":%b,"type":%b' % (
         content,
-        b',"event_id":',
         orjson.dumps(event_id),
-        b',"origin_server_ts":',
         pdu.origin_server_ts,
-        b',"sender":',
         pdu.sender,
-        b',"type":',
         pdu.type,
-    ]
+    )
     if pdu.state_key is not msgspec.UNSET:
-        parts += (b',"state_key":', pdu.state_key)
+        body += b',"state_key":' + bytes(pdu.state_key)
     if redacts is not msgspec.UNSET:
-        parts += (b',"redacts":', redacts)
-    return b"".join(parts), len(_CONTENT) + len(content)
+        body += b',"redacts":' + bytes(redacts)
+    return body, len(_CONTENT) + len(content)
 
 
 def _both_redacts(
