@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 
-from twisted.internet.protocol import Protocol
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.interfaces import IWriteDescriptor
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.stdio import StandardIO
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from homeserver.reactor import TurnReactor
 
 HELD = 0.02
+PIECES = [bytes([65 + n]) * 300_000 for n in range(26)]
 
 
 class Listener(Protocol):
@@ -30,6 +36,67 @@ class Listener(Protocol):
             raise ValueError("a fault of the callee")
         if data == b"end":
             self.reactor.stop()
+
+
+class Talker(Protocol):
+    """Says something long in pieces as soon as it is connected, and hangs up."""
+
+    def __init__(self, reactor: TurnReactor) -> None:
+        """Talk on `reactor`."""
+        self.reactor = reactor
+
+    def connectionMade(self) -> None:
+        """Talk."""
+        for piece in PIECES:
+            self.transport.write(piece)
+        self.transport.loseConnection()
+
+
+class Hearer(Protocol):
+    """Keeps what it hears until the other hangs up."""
+
+    def __init__(self, reactor: TurnReactor) -> None:
+        """Hear on `reactor`."""
+        self.reactor = reactor
+        self.heard = bytearray()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take a piece."""
+        self.heard += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End."""
+        self.reactor.stop()
+
+
+@implementer(IWriteDescriptor)
+class Writer:
+    """One end of a pair of sockets that counts how often it may write."""
+
+    def __init__(self, reactor: TurnReactor) -> None:
+        """Have something for one call."""
+        self.reactor = reactor
+        self.ends = socket.socketpair()
+        self.calls = 0
+        self.left = 1
+
+    def fileno(self) -> int:
+        """Give the number of the socket."""
+        return self.ends[0].fileno()
+
+    def logPrefix(self) -> str:
+        """Name it."""
+        return "writer"
+
+    def doWrite(self) -> None:
+        """Count, and stop when nothing is left."""
+        self.calls += 1
+        self.left -= 1
+        if self.left <= 0:
+            self.reactor.removeWriter(self)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Let nothing happen."""
 
 
 class TurnReactorTests(SynchronousTestCase):
@@ -68,3 +135,39 @@ class TurnReactorTests(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
         for ends in (bad, good):
             os.close(ends[1])
+
+    def test_all_that_is_written_arrives(self) -> None:
+        """What a socket does not take at once follows when it can, in order, before the connection ends."""
+        port = self.reactor.listenTCP(0, Factory.forProtocol(lambda: Talker(self.reactor)), 5, "127.0.0.1")
+        hearer = Hearer(self.reactor)
+        connected = []
+        endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", port.getHost().port)
+        self.reactor.callWhenRunning(lambda: connected.append(connectProtocol(endpoint, hearer)))
+        self.reactor.run(installSignalHandlers=False)
+        self.assertEqual(bytes(hearer.heard), b"".join(PIECES))
+        self.assertEqual(self.reactor.getWriters(), [])
+
+    def test_a_socket_that_takes_all_is_never_watched(self) -> None:
+        """What is written in a turn is sent at its end, and the one who writes is called once."""
+        writer = Writer(self.reactor)
+        for _ in range(3):
+            self.reactor.addWriter(writer)
+        self.assertEqual(self.reactor.getWriters(), [writer])
+        self.reactor.doPoll(0)
+        self.assertEqual((writer.calls, self.reactor.getWriters()), (1, []))
+        writer.left = 2
+        self.reactor.addWriter(writer)
+        self.reactor.doPoll(0)
+        self.assertEqual((writer.calls, self.reactor.getWriters()), (3, []))
+
+    def test_one_that_is_removed_writes_no_more(self) -> None:
+        """Whoever stops writing before the turn ends is not called."""
+        writer = Writer(self.reactor)
+        self.reactor.addWriter(writer)
+        self.reactor.removeWriter(writer)
+        self.reactor.doPoll(0)
+        self.assertEqual(writer.calls, 0)
+        self.reactor.addWriter(writer)
+        self.assertIn(writer, self.reactor.removeAll())
+        self.reactor.doPoll(0)
+        self.assertEqual(writer.calls, 0)
