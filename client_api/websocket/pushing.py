@@ -59,9 +59,9 @@ class _Cut:
         return cls(delta, deque(_groups(delta.by_recency())))
 
     def next(self) -> bytes:
-        """Encode the next frame; all that is no room goes with the last."""
+        """Encode the members of the next frame; all that is no room goes with the last."""
         rooms = self.groups.popleft()
-        return self.delta.frame(rooms, last=not self.groups)
+        return self.delta.members(rooms, last=not self.groups)
 
 
 @define(eq=False)
@@ -179,9 +179,9 @@ class Pusher:
 
     def _send_next(self, rest: _Cut) -> None:
         """Send the next frame of a delta."""
-        frame = rest.next()
-        seq = self._window.send(len(frame))
-        self._send(b'{"type":"sync","seq":%d%b%b' % (seq, b"," if len(frame) > 2 else b"", frame[1:]))
+        members = rest.next()
+        seq = self._window.send(len(members))
+        self._send(b'{"type":"sync","seq":%d%b%b}' % (seq, b"," if members else b"", members))
         if rest.groups:
             return
         device = rest.delta.next_batch.device

@@ -9,6 +9,7 @@ Source: RFC 6455; security W2, W3, W4, W5.
 from __future__ import annotations
 
 from collections.abc import Callable
+from struct import pack
 from typing import Any, Protocol
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
@@ -26,6 +27,8 @@ from protocol.frames import BAD_FRAME, FRAME_TOO_LARGE, MAX_UNAUTHENTICATED_BYTE
 CLOSE_SECONDS = 5.0
 """How long a client may take to answer the closing handshake."""
 _TEXT = 0x81
+_MASKED = 0x80
+_SHORT_HEAD = 6
 
 
 class Connected(Protocol):
@@ -127,6 +130,18 @@ class ClientSocket(WebSocketServerProtocol):
         self._closing: Timer | None = None
         self._is_lost = False
 
+    def dataReceived(self, data: bytes) -> None:
+        """Take bytes in; a short message that comes by itself, as acknowledgements do, is read here."""
+        is_between = self.state == self.STATE_OPEN and not (
+            self.inside_message or self.current_frame or self.data
+        )
+        message = read_short(data) if is_between else None
+        if message is None:
+            super().dataReceived(data)
+        else:
+            self.connection.counted()
+            self.connection.received(message)
+
     # Called by Autobahn.
 
     def onConnect(self, request: ConnectionRequest) -> str:
@@ -221,13 +236,23 @@ class _Pressure:
         """Do nothing: the loss of the connection is told otherwise."""
 
 
+def read_short(data: bytes) -> bytes | None:
+    """Give the payload of a single short, whole, masked text frame in ASCII; None for all else."""
+    length = len(data) - _SHORT_HEAD
+    if not 0 < length < 126 or data[0] != _TEXT or data[1] != _MASKED | length:
+        return None
+    mask = int.from_bytes((data[2:_SHORT_HEAD] * 32)[:length], "big")
+    payload = (int.from_bytes(data[_SHORT_HEAD:], "big") ^ mask).to_bytes(length, "big")
+    return payload if payload.isascii() else None
+
+
 def _head(length: int) -> bytes:
     """Give the head of a text frame."""
     if length < 126:
-        return bytes((_TEXT, length))
+        return pack(">BB", _TEXT, length)
     if length < 65536:
-        return bytes((_TEXT, 126)) + length.to_bytes(2, "big")
-    return bytes((_TEXT, 127)) + length.to_bytes(8, "big")
+        return pack(">BBH", _TEXT, 126, length)
+    return pack(">BBQ", _TEXT, 127, length)
 
 
 def _accept_compression(offers: list[Any]) -> PerMessageDeflateOfferAccept | None:

@@ -7,7 +7,7 @@ Source: client-server-api/_index.md, "Syncing".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from attrs import frozen
 
@@ -44,10 +44,10 @@ class Delta:
 
     def to_json(self) -> bytes:
         """Give the whole answer of `/sync`."""
-        return self.frame(self.rooms, last=True)
+        return b"{%b}" % self.members(self.rooms, last=True)
 
-    def frame(self, rooms: Iterable[RoomPart], *, last: bool) -> bytes:
-        """Give an object of the same shape with some of the rooms; the last one has all else too.
+    def members(self, rooms: Sequence[RoomPart], *, last: bool) -> bytes:
+        """Give the members of an object of the same shape with some of the rooms; the last has all else too.
 
         Only the last has `next_batch`, so a client that lost the rest begins again where it was.
         """
@@ -58,7 +58,7 @@ class Delta:
         sections = rooms_json(rooms)
         if sections:
             members.append(b'"rooms":{%b}' % sections)
-        return b"{%b}" % b",".join(members)
+        return b",".join(members)
 
     def _beside_rooms(self) -> list[bytes]:
         """Give the members that are not rooms and have anything in them."""
@@ -78,8 +78,10 @@ class Delta:
         return members
 
 
-def rooms_json(rooms: Iterable[RoomPart]) -> bytes:
+def rooms_json(rooms: Sequence[RoomPart]) -> bytes:
     """Give the members of `rooms`, one for each section that has a room."""
+    if len(rooms) == 1:
+        return b'"%b":{%b}' % (rooms[0].section.value.encode(), rooms[0].member)
     sections: dict[Section, list[bytes]] = {}
     for part in rooms:
         sections.setdefault(part.section, []).append(part.member)

@@ -8,6 +8,7 @@ time, so that neither a commit nor the reactor waits for them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from itertools import islice
 
 from attrs import define
 from twisted.logger import Logger
@@ -107,7 +108,7 @@ class Waiters:
 
     def _call(self) -> None:
         """Call one slice of the sessions that are due."""
-        for subscription in list(self._due)[:SLICE]:
+        for subscription in list(islice(self._due, SLICE)):
             if self._due.pop(subscription, subscription) is not None:
                 continue
             try:
