@@ -201,8 +201,8 @@ class ClientSocket(WebSocketServerProtocol):
         self.maxFramePayloadSize = self.maxMessagePayloadSize = self.factory.frame_bytes
 
     def read_on(self, reading: bool) -> None:
-        """Take bytes in, or leave them in the network."""
-        if self._is_lost:
+        """Take bytes in, or leave them in the network; one that is closing already does as it must."""
+        if self._is_lost or self.transport.disconnecting:
             return
         if reading:
             self.transport.resumeProducing()

@@ -69,6 +69,15 @@ class SizeTests(SynchronousTestCase):
         client.send_raw(b'{"type":"ping"}', masked=False)
         self.assertEqual((client.frames(), client.close_code), ([], 1002))
 
+    def test_faults_one_after_the_other(self) -> None:
+        """Two faults drop the connection; a frame that is too large besides adds nothing (security: W2)."""
+        client = self.server.live()
+        client.frames()
+        too_large = bytes((0xF1, 0x7F)) + (2**40).to_bytes(8, "big")
+        client.write(too_large)
+        self.assertEqual((client.frames(), client.close_code), ([], 1002))
+        self.assertEqual(self.flushLoggedErrors(), [])
+
     def test_bytes_that_are_no_text(self) -> None:
         """A binary message ends the session with `bad_frame`, invalid UTF-8 with 1007 (security: W2)."""
         client = self.server.live()
