@@ -15,6 +15,7 @@ from attrs import frozen
 from twisted.internet.defer import DeferredSemaphore
 
 from federation.failures import BadAnswer
+from federation.large_answers import LargeAnswer
 from federation.paths import V1, path, with_query
 from federation.pdus import PduChecker
 from federation.requests import ServerRequest, ServerRequests
@@ -26,6 +27,7 @@ from protocol.room_versions import RoomVersion
 
 LARGE = 64 * 1024 * 1024
 """Bytes of an answer that holds the state of a room."""
+LARGE_SECONDS = 120.0
 PAGE = 16 * 1024 * 1024
 """Bytes of an answer that holds some events."""
 MAX_IDS = 200_000
@@ -78,14 +80,14 @@ class FederationClient:
     async def get_state(self, server: ServerName, room: RoomRef, event_id: EventID) -> StateEvents:
         """Ask for the state before an event."""
         uri = with_query(path(f"{V1}/state", room.room_id), [("event_id", event_id)])
-        answer = await self._get(server, uri, LARGE)
-        state = await self._events(server, answer, "pdus", room, backfill=True)
-        return StateEvents(state, await self._events(server, answer, "auth_chain", room, backfill=True))
+        answer = await self._get_large(server, uri)
+        state = await self._checked(await answer.listed("pdus"), room)
+        return StateEvents(state, await self._checked(await answer.listed("auth_chain"), room))
 
     async def get_event_auth(self, server: ServerName, room: RoomRef, event_id: EventID) -> list[Event]:
         """Ask for the whole auth chain of an event."""
-        answer = await self._get(server, path(f"{V1}/event_auth", room.room_id, event_id), LARGE)
-        return await self._events(server, answer, "auth_chain", room, backfill=True)
+        answer = await self._get_large(server, path(f"{V1}/event_auth", room.room_id, event_id))
+        return await self._checked(await answer.listed("auth_chain"), room)
 
     async def backfill(
         self, server: ServerName, room: RoomRef, event_ids: Sequence[EventID], limit: int
@@ -114,8 +116,15 @@ class FederationClient:
         return events[:limit]
 
     async def _get(self, server: ServerName, uri: str, max_bytes: int) -> JsonObject:
-        seconds = 120.0 if max_bytes == LARGE else None
+        seconds = LARGE_SECONDS if max_bytes == LARGE else None
         return await self.requests.signed(ServerRequest(server, "GET", uri, None, max_bytes, seconds))
+
+    async def _get_large(self, server: ServerName, uri: str) -> LargeAnswer:
+        request = ServerRequest(server, "GET", uri, None, LARGE, LARGE_SECONDS)
+        return LargeAnswer.of(server, await self.requests.signed_bytes(request), self.requests.clock)
+
+    async def _checked(self, raw: Sequence[bytes], room: RoomRef) -> list[Event]:
+        return await self.checker.check_room(raw, room.version, room.room_id, backfill=True)
 
     async def _events(
         self, server: ServerName, answer: JsonObject, name: str, room: RoomRef, *, backfill: bool = False

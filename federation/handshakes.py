@@ -12,9 +12,10 @@ from attrs import frozen
 
 from federation.client import LARGE
 from federation.failures import BadAnswer
+from federation.large_answers import LargeAnswer
 from federation.paths import V1, V2, path, with_query
 from federation.pdus import PduChecker
-from federation.requests import ServerRequest, ServerRequests
+from federation.requests import SMALL, ServerRequest, ServerRequests
 from federation.templates import Template, Wish, read_template
 from protocol.canonical_json import JsonObject, encode
 from protocol.errors import MatrixError
@@ -40,6 +41,7 @@ class JoinAnswer:
     """The join as all sign it."""
     state: Sequence[Event]
     auth_chain: Sequence[Event]
+    """What of the auth chain of the state is not in it."""
     servers: Sequence[ServerName]
 
 
@@ -64,12 +66,17 @@ class Handshakes:
     async def send_join(self, server: ServerName, join: Event) -> JoinAnswer:
         """Hand our join to a server in the room, and read the room from its answer."""
         uri = with_query(path(f"{V2}/send_join", join.room_id, join.event_id), [("omit_members", "false")])
-        answer = await self._put(server, uri, join.raw, LARGE, SEND_JOIN_SECONDS)
+        request = ServerRequest(server, "PUT", uri, join.raw, LARGE, SEND_JOIN_SECONDS, insist=True)
+        body = await self.requests.signed_bytes(request)
+        answer = LargeAnswer.of(server, body, self.requests.clock)
+        signed = await self._signed_join(server, answer.read("event"), join)
+        state, chain = await answer.listed("state"), await answer.listed("auth_chain")
+        known = frozenset(state)
         return JoinAnswer(
-            await self._signed_join(server, answer.get("event"), join),
-            await self._events(server, answer, "state", join),
-            await self._events(server, answer, "auth_chain", join),
-            _servers(answer.get("servers_in_room")),
+            signed,
+            await self._checked(state, join),
+            await self._checked([raw for raw in chain if raw not in known], join),
+            _servers(answer.read("servers_in_room")),
         )
 
     async def send_leave(self, server: ServerName, leave: Event) -> None:
@@ -110,17 +117,12 @@ class Handshakes:
         server: ServerName,
         uri: str,
         body: bytes,
-        max_bytes: int = LARGE,
-        seconds: float = HANDSHAKE_SECONDS,
     ) -> JsonObject:
         return await self.requests.signed(
-            ServerRequest(server, "PUT", uri, body, max_bytes, seconds, insist=True)
+            ServerRequest(server, "PUT", uri, body, SMALL, HANDSHAKE_SECONDS, insist=True)
         )
 
-    async def _events(self, server: ServerName, answer: JsonObject, name: str, join: Event) -> list[Event]:
-        raw = answer.get(name)
-        if not isinstance(raw, list):
-            raise BadAnswer(server, f"{name} is missing")
+    async def _checked(self, raw: Sequence[bytes], join: Event) -> list[Event]:
         return await self.checker.check_room(raw, join.version, join.room_id, backfill=True)
 
     async def _signed_join(self, server: ServerName, raw: object, join: Event) -> Event:

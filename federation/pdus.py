@@ -9,7 +9,9 @@ Source: server-server-api.md, "Checks performed on receipt of a PDU", 1 to 3; se
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import msgspec
 from attrs import frozen
 from twisted.logger import Logger
 
@@ -17,10 +19,10 @@ from federation.key_ring import KeyNeed, KeyRing
 from federation.ports import RunOnThread
 from protocol.checks import Pdu, keys_named, parse_pdu, verify_pdu
 from protocol.errors import MatrixError
-from protocol.events import Event
-from protocol.identifiers import EventID, KeyID, RoomID, ServerName
+from protocol.events import Event, clamp
+from protocol.identifiers import EventID, KeyID, RoomID, ServerName, parse_user_id, server_of
 from protocol.room_versions import RoomVersion
-from protocol.signing import VerifyKey
+from protocol.signing import ALGORITHM, VerifyKey
 
 BATCH = 100
 """Events verified in one go on a thread."""
@@ -50,7 +52,19 @@ class PduChecker:
     async def check_many(
         self, raw: Sequence[object], version: RoomVersion, *, backfill: bool = False
     ) -> list[Event]:
-        """Give the events in `raw` that pass, in order, each once; the others are left out."""
+        """Give the events in `raw` that pass, in order, each once; the others are left out.
+
+        Items are JSON, read or not. Many are checked in batches, and others have their turn between.
+        """
+        if len(raw) > BATCH:
+            await self._foresee(raw, version)
+        events: dict[EventID, Event] = {}
+        for start in range(0, len(raw), BATCH):
+            for event in await self._check_batch(raw[start : start + BATCH], version, backfill):
+                events.setdefault(event.event_id, event)
+        return list(events.values())
+
+    async def _check_batch(self, raw: Sequence[object], version: RoomVersion, backfill: bool) -> list[Event]:
         pdus: dict[bytes, tuple[Pdu, list[KeyNeed]]] = {}
         for item in raw:
             try:
@@ -59,10 +73,20 @@ class PduChecker:
             except MatrixError as error:
                 log.debug("an event of bad format is left out: {error}", error=error.error)
         keys = await self._keys([needs for _, needs in pdus.values()])
-        events: dict[EventID, Event] = {}
-        for event in await self._verify_all([pdu for pdu, _ in pdus.values()], keys):
-            events.setdefault(event.event_id, event)
-        return list(events.values())
+        parsed = [pdu for pdu, _ in pdus.values()]
+        if len(parsed) <= INLINE:
+            return _verify(parsed, keys)
+        return await self.on_thread(_verify, parsed, keys)
+
+    async def _foresee(self, raw: Sequence[object], version: RoomVersion) -> None:
+        """Have the keys of all senders fetched at once, so that no batch waits for its own."""
+        latest: dict[tuple[ServerName, KeyID], int] = {}
+        for start in range(0, len(raw), BATCH):
+            await self.on_thread(_note_keys, raw[start : start + BATCH], latest)
+        dated = version.enforce_key_validity
+        await self.ring.find(
+            {KeyNeed(server, key_id, at if dated else None) for (server, key_id), at in latest.items()}
+        )
 
     async def check_room(
         self, raw: Sequence[object], version: RoomVersion, room_id: RoomID, *, backfill: bool = False
@@ -71,22 +95,37 @@ class PduChecker:
         events = await self.check_many(raw, version, backfill=backfill)
         return [event for event in events if event.room_id == room_id]
 
-    async def _verify_all(self, pdus: Sequence[Pdu], keys: Sequence[Keys]) -> list[Event]:
-        """Verify signatures and hashes, on a thread if there are many."""
-        if len(pdus) <= INLINE:
-            return _verify(pdus, keys)
-        events: list[Event] = []
-        for start in range(0, len(pdus), BATCH):
-            batch = slice(start, start + BATCH)
-            events += await self.on_thread(_verify, pdus[batch], keys[batch])
-        return events
-
     async def _keys(self, needs: Sequence[Sequence[KeyNeed]]) -> list[Keys]:
         """Give for each event the keys that may be believed for it."""
         found = await self.ring.find({need for of_pdu in needs for need in of_pdu})
         return [
             {(need.server, need.key_id): found[need] for need in of_pdu if need in found} for of_pdu in needs
         ]
+
+
+class _Signed(msgspec.Struct):
+    """What tells by whose keys an event is probably signed."""
+
+    sender: str
+    signatures: dict[str, dict[str, Any]]
+    origin_server_ts: int = 0
+
+
+_SIGNED = msgspec.json.Decoder(_Signed)
+
+
+def _note_keys(raw: Sequence[object], latest: dict[tuple[ServerName, KeyID], int]) -> None:
+    """Note the senders' keys, and the latest time at which each was used; runs on a thread."""
+    for item in raw:
+        try:
+            signed = _SIGNED.decode(item) if isinstance(item, bytes) else msgspec.convert(item, _Signed)
+            server = server_of(parse_user_id(signed.sender))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MatrixError, ValueError):
+            continue
+        for key_id in [*signed.signatures.get(server, ())][:MAX_KEYS_TRIED]:
+            if key_id.startswith(f"{ALGORITHM}:"):
+                key = (server, KeyID(key_id))
+                latest[key] = max(latest.get(key, 0), clamp(signed.origin_server_ts))
 
 
 def _needs(pdu: Pdu) -> list[KeyNeed]:

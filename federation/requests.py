@@ -85,6 +85,10 @@ class ServerRequests:
 
     async def signed_value(self, request: ServerRequest) -> JsonValue:
         """Send a signed request and give the JSON value of its answer."""
+        return _json(request.destination, await self.signed_bytes(request))
+
+    async def signed_bytes(self, request: ServerRequest) -> bytes:
+        """Send a signed request and give the body of its answer, which may be too large to read in one go."""
         signature = self.identity.key.sign_base64(bytes_to_sign(request, self.identity.server_name))
         header = build_xmatrix(
             origin=self.identity.server_name,
@@ -96,12 +100,12 @@ class ServerRequests:
 
     async def unsigned(self, request: ServerRequest) -> JsonObject:
         """Send a request without signature, as for keys, and give the JSON object of its answer."""
-        value = await self._send(request, {})
+        value = _json(request.destination, await self._send(request, {}))
         if not isinstance(value, dict):
             raise BadAnswer(request.destination, "not a JSON object")
         return value
 
-    async def _send(self, request: ServerRequest, headers: dict[str, str]) -> JsonValue:
+    async def _send(self, request: ServerRequest, headers: dict[str, str]) -> bytes:
         """Send once, keep the books of the back-off, and judge the answer."""
         server = request.destination
         if self.allow_list is not None and server not in self.allow_list:
@@ -158,19 +162,25 @@ def _to_place(
     )
 
 
-def _judge(server: ServerName, answer: OutboundAnswer) -> JsonValue:
-    """Give the JSON of a good answer; raise Refused or BadAnswer for any other."""
+def _judge(server: ServerName, answer: OutboundAnswer) -> bytes:
+    """Give the body of a good answer; raise Refused for any other."""
+    if 200 <= answer.status < 300:
+        return answer.body
     try:
         value = decode_lax(answer.body)
     except MatrixError:
-        if 200 <= answer.status < 300:
-            raise BadAnswer(server, "not JSON") from None
         value = {}
-    if not 200 <= answer.status < 300:
-        remote = dict(value) if isinstance(value, dict) else {}
-        remote.setdefault("retry_after_ms", _retry_after(answer))
-        raise Refused(server, answer.status, remote)
-    return value
+    remote = dict(value) if isinstance(value, dict) else {}
+    remote.setdefault("retry_after_ms", _retry_after(answer))
+    raise Refused(server, answer.status, remote)
+
+
+def _json(server: ServerName, body: bytes) -> JsonValue:
+    """Read the body of an answer; raises BadAnswer."""
+    try:
+        return decode_lax(body)
+    except MatrixError:
+        raise BadAnswer(server, "not JSON") from None
 
 
 def _retry_after(answer: OutboundAnswer) -> int:

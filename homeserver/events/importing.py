@@ -9,6 +9,9 @@ Source: server-server-api.md, "Joining Rooms"; security F2, F6, S1, S2.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
+
 from attrs import define, field, frozen
 
 from homeserver.events.building import CREATE, PUT_NODES, Author, row_of
@@ -20,7 +23,7 @@ from homeserver.events.nids import Room
 from homeserver.events.outliers import Judged, Known, OutlierJudge, add_clock
 from homeserver.events.received import ImportedRoom
 from homeserver.events.received_store import Store
-from homeserver.events.receiving import ReceivedEvents, in_order
+from homeserver.events.receiving import ReceivedEvents, in_order_of
 from homeserver.events.relations import NO_RELATION
 from homeserver.events.stored import Status, StoredEvent
 from homeserver.events.write import HeadMoved, Poisoned, Write
@@ -36,7 +39,11 @@ from storage.trie_format import NodeName
 from storage.trie_nodes import node_rows
 
 TRIES = 3
+AT_ONCE = 1_000
+"""State events worked on before others have their turn."""
 MEMBER = "m.room.member"
+
+T = TypeVar("T")
 
 
 @define(eq=False)
@@ -101,16 +108,19 @@ class RoomImport:
 
     async def _judged(self, room: Room, given: ImportedRoom) -> _Taken:
         """Judge all that was given, each event by itself."""
-        ordered = in_order([given.create, *given.auth_chain, *given.state], by_authority=True)
+        everything = [given.create, *given.auth_chain, *given.state]
+        ordered = await in_order_of(everything, lambda event: event.auth_events, self._turn)
         ordered = [each for each in ordered if each.room_id == room.room_id]
         known = await self.store.known(room.nid, [each.event_id for each in (*ordered, given.join)])
         new = [each for each in ordered if each.event_id not in known.events]
         incoming = await self.store.incoming(new, known.bare)
         judged = await self.judge.judge(room.nid, incoming, known, given.create)
         taken = _Taken(room, given, judged, known)
-        for stored in judged.accepted(each.event_id for each in given.state):
-            if stored.event.is_state:
-                taken.state.setdefault(stored.event.key, stored)
+        for part in _parts(given.state):
+            await self._turn()
+            for stored in judged.accepted(each.event_id for each in part):
+                if stored.event.is_state:
+                    taken.state.setdefault(stored.event.key, stored)
         create = taken.state.get(CREATE)
         if create is None or create.event != given.create:
             raise Forbidden("The room as given has no create event")
@@ -164,11 +174,23 @@ class RoomImport:
             self.author.classify(event),
         )
 
-    async def _apply(self, taken: _Taken, root: bytes, changes: dict[StateKey, int]) -> bytes:
-        walk = state_trie.apply(taken.room.nid, StateRoot(root), changes)
-        applied = await self.store.ground(taken.room).walk(over(walk, taken.nodes))
-        taken.nodes |= applied.nodes
-        return applied.root
+    async def _apply(self, taken: _Taken, root: bytes, changes: Mapping[StateKey, int]) -> bytes:
+        """Change a state, region by region of its trie, with turns for others between."""
+        regions: dict[int, dict[StateKey, int]] = {}
+        for part in _parts(list(changes.items())):
+            await self._turn()
+            for key, nid in part:
+                regions.setdefault(state_trie.region(key), {})[key] = nid
+        waiting: dict[StateKey, int] = {}
+        for number in sorted(regions):
+            waiting |= regions[number]
+            if len(waiting) >= AT_ONCE or number == max(regions):
+                await self._turn()
+                walk = state_trie.apply(taken.room.nid, StateRoot(root), waiting)
+                applied = await self.store.ground(taken.room).walk(over(walk, taken.nodes))
+                taken.nodes |= applied.nodes
+                root, waiting = applied.root, {}
+        return root
 
     async def _member_rows(self, taken: _Taken, join: StoredEvent, head: RoomHead | None) -> tuple[Rows, ...]:
         """Let memberships and servers go from what they were, if anything, to what they are now."""
@@ -184,5 +206,20 @@ class RoomImport:
             for key in before.keys() | after.keys()
             if key not in before or key not in after or before[key].nid != after[key].nid
         }
-        users = await self.store.users([UserID(key[1]) for key in pairs])
-        return member_rows(taken.room.nid, changes_between(pairs, users, self.author.server_name))
+        rows: list[Rows] = []
+        for part in _parts(list(pairs.items())):
+            await self._turn()
+            users = await self.store.users([UserID(key[1]) for key, _ in part])
+            changes = changes_between(dict(part), users, self.author.server_name)
+            rows += member_rows(taken.room.nid, changes)
+        return tuple(rows)
+
+    async def _turn(self) -> None:
+        """Let others have their turn."""
+        await self.store.clock.sleep(0)
+
+
+def _parts(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Cut a sequence, so that no part of the work on it holds others up."""
+    for start in range(0, len(items), AT_ONCE):
+        yield items[start : start + AT_ONCE]

@@ -6,6 +6,7 @@ Nothing here moves a room's head or is told to anybody.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 
 from attrs import frozen
 
@@ -16,7 +17,7 @@ from homeserver.events.nids import Room
 from homeserver.events.outliers import Judged, OutlierJudge
 from homeserver.events.placing import with_relation
 from homeserver.events.received_store import Store
-from homeserver.events.receiving import ReceivedEvents, in_order
+from homeserver.events.receiving import ReceivedEvents, in_order_of
 from homeserver.events.stored import Status, StoredEvent
 from homeserver.events.write import HeadMoved, Poisoned
 from protocol.errors import Forbidden, Unavailable
@@ -71,7 +72,9 @@ class Past:
         return await self.received.queues.run(room.nid, lambda: self._keep_outliers(room, batch))
 
     async def _keep_outliers(self, room: Room, batch: Sequence[Event]) -> Judged:
-        ordered = [each for each in in_order(batch, by_authority=True) if each.room_id == room.room_id]
+        turn = partial(self.store.clock.sleep, 0)
+        ordered = await in_order_of(batch, lambda event: event.auth_events, turn)
+        ordered = [each for each in ordered if each.room_id == room.room_id]
         for _ in range(TRIES):
             draft = await self._draft(room)
             named = {each for event in ordered for each in (event.event_id, *event.auth_events)}

@@ -9,7 +9,7 @@ Source: server-server-api.md, "Checks performed on receipt of a PDU".
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Awaitable, Callable, Sequence, Set
 from functools import partial
 
 from attrs import define, evolve, frozen
@@ -46,6 +46,9 @@ MAX_WAITING = 200
 
 GROUP = 50
 """Events placed in one transaction."""
+
+ORDERED_A_TURN = 1_000
+"""Events brought into order before others have their turn."""
 
 
 @frozen(eq=False)
@@ -220,23 +223,27 @@ class ReceivedEvents:
         return locked.outcomes
 
 
-def in_order(batch: Sequence[Event], *, by_authority: bool = False) -> list[Event]:
-    """Give events each once, those named by others before them; a circle is broken where it is met.
+def in_order(batch: Sequence[Event]) -> list[Event]:
+    """Give events each once, those named by others before them; a circle is broken where it is met."""
+    return run_at_once(in_order_of(batch, lambda event: (*event.prev_events, *event.auth_events)))
 
-    `by_authority` looks at auth events alone.
-    """
+
+async def in_order_of(
+    batch: Sequence[Event],
+    named: Callable[[Event], Sequence[EventID]],
+    turn: Callable[[], Awaitable[None]] | None = None,
+) -> list[Event]:
+    """Give events each once, after those that they have `named`; others have their `turn` now and then."""
     by_id = {event.event_id: event for event in batch}
     ordered: dict[EventID, Event] = {}
     entered: set[EventID] = set()
-    for first in batch:
+    for place, first in enumerate(batch):
+        if turn is not None and place % ORDERED_A_TURN == 0:
+            await turn()
         stack = [first]
         while stack:
             event = stack[-1]
-            before = [
-                by_id[each]
-                for each in (event.auth_events if by_authority else (*event.prev_events, *event.auth_events))
-                if each in by_id and each not in entered
-            ]
+            before = [by_id[each] for each in named(event) if each in by_id and each not in entered]
             entered.add(event.event_id)
             if before:
                 stack += before

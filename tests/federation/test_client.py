@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from federation.client import FederationClient, RoomRef, StateEvents, StateIds
 from federation.failures import BadAnswer, NoAnswer, Refused, Unreachable, passed_on
-from federation.pdus import PduChecker
+from federation.pdus import BATCH, PduChecker
 from federation.queries import FederationQueries
 from federation.requests import ServerRequest
 from protocol.canonical_json import JsonObject
@@ -54,6 +54,39 @@ class ClientCase(SynchronousTestCase):
 
     def _get(self, work: Any, seconds: float = 0) -> Any:
         return self.world.network.outcome(work, seconds)
+
+
+class ManyEventsTests(ClientCase):
+    """Answers with more events than are checked at once."""
+
+    def test_they_are_checked_in_batches(self) -> None:
+        """None on a thread is larger; the keys of all are fetched first; order stays (security: D7)."""
+        batches: list[int] = []
+        asked: list[int] = []
+
+        async def on_thread(work: Any, items: Any, *more: Any) -> Any:
+            batches.append(len(items))
+            asked.append(len(self.there.asked))
+            return work(items, *more)
+
+        client = FederationClient(self.world.requests, PduChecker(self.world.ring, on_thread))
+        events = [event_of(self.there.key, text=str(number)) for number in range(3 * BATCH + 20)]
+        events[5] = event_of(signing_key(9), text="forged")
+        pdus = [event.pdu for event in events]
+        self.there.say("GET", f"{V1}/event_auth/", {"auth_chain": [*pdus, {"sender": "?"}, 5, *pdus[:3]]})
+        found = self._get(client.get_event_auth(THERE, REF, EventID("$e")))
+        self.assertEqual(found, [*events[:5], *events[6:]])
+        self.assertTrue(max(batches) <= BATCH, batches)
+        self.assertEqual(len(batches), 8)
+        self.assertEqual(asked[4:], [len(self.there.asked)] * 4, "keys are fetched before the first check")
+
+    def test_what_is_no_list_of_events_is_a_bad_answer(self) -> None:
+        """Whatever it is, however deep, it costs the request alone."""
+        deep = b"[" * 100_000
+        for body in (b"", b"[]", b"{", b'{"auth_chain":5}', b'{"auth_chain":[}', b'{"auth_chain":' + deep):
+            self.there.answers["GET", f"{V1}/event_auth/"] = lambda _, body=body: Answer(200, body)
+            with self.assertRaises(BadAnswer):
+                self._get(self.client.get_event_auth(THERE, REF, EventID("$e")))
 
 
 class OneDoorTests(ClientCase):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from attrs import evolve
+from attrs import define, evolve
 
+from homeserver.clock import Clock
+from homeserver.events import importing, receiving
 from homeserver.events.received import Course, ImportedRoom
 from homeserver.events.stored import Status
 from protocol.errors import Forbidden
@@ -34,7 +37,7 @@ from tests.homeserver.events.received_helpers import (
     stored_of,
     tip,
 )
-from tests.storage.helpers import PostgresCase, SqliteCase
+from tests.storage.helpers import REACTOR, PostgresCase, SqliteCase
 
 
 def joined(version: RoomVersion, members: int = 3) -> tuple[Remote, list[Event], ImportedRoom]:
@@ -45,10 +48,27 @@ def joined(version: RoomVersion, members: int = 3) -> tuple[Remote, list[Event],
     return remote, timeline, imported(remote, timeline, join)
 
 
+@define
+class CountingTimers:
+    """The reactor's timers, with a count of the turns given to others."""
+
+    turns: int = 0
+
+    def seconds(self) -> float:
+        """Give the time."""
+        return REACTOR.seconds()
+
+    def callLater(self, delay: float, callable: Callable[..., object], *args: object) -> Any:
+        """Call later."""
+        self.turns += delay == 0
+        return REACTOR.callLater(delay, callable, *args)
+
+
 class ImportingTests:
     """What must hold on every engine."""
 
     database: Database
+    patch: Callable[..., object]
     assertEqual: Callable[..., None]
     assertTrue: Callable[..., None]
     assertIn: Callable[..., None]
@@ -114,6 +134,24 @@ class ImportingTests:
         self.assertEqual((await receive(incoming, room_nid, answer)).status, Status.ACCEPTED)
         chain = await chain_of(worker, room_nid, said.event.event_id)
         self.assertTrue({given.join} < chain <= {given.join, *timeline})
+
+    async def test_a_large_room_is_taken_over_in_pieces(self) -> None:
+        """Others have their turn again and again at every step, and nothing is lost (security: D7)."""
+        self.patch(importing, "AT_ONCE", 10)
+        self.patch(receiving, "ORDERED_A_TURN", 10)
+        await migrate(self.database)
+        worker, timers = await start_worker(self.database), CountingTimers()
+        worker.clock = Clock(timers)
+        remote, _, given = joined(V11, 230)
+        room_nid = await incoming_of(worker).import_room(given, now=NOW)
+        self.assertTrue(timers.turns >= 23 * 4, timers.turns)
+        head = await worker.heads.get(room_nid)
+        self.assertEqual(sum(head.servers.values()), 232)
+        state = await worker.state.all_events(room_nid, head.root)
+        self.assertEqual(
+            {key: stored.event for key, stored in state.items()},
+            {**remote.state, given.join.key: given.join},
+        )
 
     async def test_one_broken_event_is_left_out_of_a_room(self) -> None:
         """A forged state event and one without its authority cost themselves alone (security: F2, S2)."""
