@@ -72,6 +72,12 @@ class Quiet:
         """Give no receipts and no ignored users."""
         return {} if isinstance(_, dict) else frozenset()
 
+    def begins(self, user_nid: int) -> None:
+        """Note nothing."""
+
+    def arrived(self, user_nid: int, pos: int) -> None:
+        """Note nothing."""
+
     async def changed(self, user_nid: int, refs: Collection[int]) -> Sequence[Any]:
         """Give no account data."""
         return ()
@@ -139,7 +145,7 @@ class Server:
         """Build a session feed."""
         quiet: Any = Quiet()
         core = Core(self.database, self.feed, self.nids, NodeCache(BUDGET) if cold else self.nodes)
-        suppliers = Suppliers(quiet, quiet, quiet, quiet, quiet, quiet, self.counter)
+        suppliers = Suppliers(quiet, quiet, quiet, quiet, quiet, quiet, self.counter, quiet)
         return make_session_feed(core, readers, suppliers, epoch=1)
 
     def history(self, readers: Readers) -> History:

@@ -230,9 +230,18 @@ def _make_services(base: Foundation, talk: Talk) -> Services:
     neighbours = Neighbours(rooms.own_members, requests.queries, limiter, base.token_seed, is_behind)
     accounts = make_accounts(core, keepsakes, neighbours, config, base.reactor)
     outside = Outside(
-        keepsakes.devices, requests.queries, SpeakingRights(talk.access), _sender_of(talk.outgoing)
+        keepsakes.devices,
+        requests.queries,
+        SpeakingRights(talk.access),
+        _sender_of(talk.outgoing),
+        keepsakes.ignored,
     )
-    passing = make_passing(core, outside, presence=config.presence.enabled)
+    passing = make_passing(
+        core,
+        outside,
+        presence=config.presence.enabled,
+        delivery_members=config.limits.delivery_status_members,
+    )
     return Services(users, rooms, accounts, passing, limiter)
 
 
@@ -256,6 +265,7 @@ def _open_sight(base: Foundation, talk: Talk, services: Services) -> Sight:
         passing.ring,
         keepsakes.ignored,
         unread,
+        passing.deliveries,
     )
     session_feed = sync_wiring.make_session_feed(sync_core, readers, suppliers, epoch=base.epoch)
     waiters = Waiters(core.database, readers.rooms, core.clock)

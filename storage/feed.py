@@ -47,6 +47,8 @@ class Kind(IntEnum):
     TO_DEVICE = 6
     SESSION = 7
     FORGET = 8
+    DELIVERED = 9
+    """What `user_nid` said in the room has come further; ref = the mark's number in `deliveries`."""
     DEVICE_LIST = 16
     PROFILE = 17
     UNREAD = 18

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
-from attrs import Factory, define, frozen
+from attrs import Factory, define, field, frozen
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
 
@@ -78,8 +78,10 @@ class Pusher:
     _writable: bool = True
     _held: bool = False
     _rest: _Cut | None = None
-    _contained: deque[tuple[int, int]] = Factory(deque)
-    """Frames with to-device messages that are not acknowledged: `seq`, and the last message contained."""
+    _sent: deque[tuple[int, SyncToken]] = Factory(deque)
+    """Last frames of deltas that are not acknowledged: `seq`, and where the client is with it."""
+    _dropped: int = field(init=False)
+    """The last to-device message that the client is known to have."""
     _subscription: Subscription | None = None
     _running: bool = False
     _news: bool = False
@@ -87,6 +89,10 @@ class Pusher:
     _has_more: bool = True
     """There may be to-device messages behind the last delta, though the feed has not moved."""
     _stopped: bool = False
+
+    @_dropped.default
+    def _dropped_at_first(self) -> int:
+        return 0 if self._at is None else self._at.device
 
     def start(self) -> None:
         """Begin to push."""
@@ -113,11 +119,15 @@ class Pusher:
     def acknowledge(self, seq: int) -> None:
         """Free the window up to a frame; raises `BadJson` for one never sent."""
         self._window.acknowledge(seq)
-        device = 0
-        while self._contained and self._contained[0][0] <= seq:
-            device = self._contained.popleft()[1]
-        if device:
-            run_in_background(self._feeding.feed.received(self._session, device), "dropping messages")
+        at: SyncToken | None = None
+        while self._sent and self._sent[0][0] <= seq:
+            at = self._sent.popleft()[1]
+        if at is not None:
+            feed = self._feeding.feed
+            feed.arrived(self._session, at.pos)
+            if at.device > self._dropped:
+                self._dropped = at.device
+                run_in_background(feed.received(self._session, at.device), "dropping messages")
         self._go_on()
 
     def pause(self) -> None:
@@ -184,9 +194,7 @@ class Pusher:
         self._send(b'{"type":"sync","seq":%d%b%b}' % (seq, b"," if members else b"", members))
         if rest.groups:
             return
-        device = rest.delta.next_batch.device
-        if device != (0 if self._at is None else self._at.device):
-            self._contained.append((seq, device))
+        self._sent.append((seq, rest.delta.next_batch))
         self._at, self._rest = rest.delta.next_batch, None
         self._news = self._news or self._has_more
 

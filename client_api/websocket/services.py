@@ -40,6 +40,8 @@ class Settings:
     frame_bytes: int
     window_frames: int
     window_bytes: int
+    text_chars: int
+    delivery_members: int
 
     def hello(self, session: str, now: int) -> bytes:
         """Give the `hello` frame."""
@@ -49,6 +51,8 @@ class Settings:
             "requests": MAX_REQUESTS,
             "window_frames": self.window_frames,
             "window_bytes": self.window_bytes,
+            "text_message_chars": self.text_chars,
+            "delivery_status_members": self.delivery_members,
         }
         server = {"name": self.server_name, "version": self.version}
         head = {"type": "hello", "session": session, "heartbeat_ms": self.heartbeat_ms}

@@ -145,6 +145,8 @@ def make_websocket(parts: WebSocketParts, feed: Feed, clock: Clock, config: Conf
         section.frame_bytes,
         section.window_frames,
         section.window_bytes,
+        config.limits.text_message_chars,
+        config.limits.delivery_status_members,
     )
     registry = Registry(config.limits.connections_per_user)
     services = Services(

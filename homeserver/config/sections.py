@@ -180,6 +180,7 @@ class Limits(Section, frozen=True, kw_only=True):
     body_bytes: Positive = 1_048_576
     text_message_chars: Positive = 5000
     connections_per_user: Positive = 20
+    delivery_status_members: Annotated[int, msgspec.Meta(ge=0)] = 20
     requests_waiting: Positive = 2000
 
 

@@ -15,11 +15,13 @@ from attrs import frozen
 
 from homeserver.devices.keys import DeviceKeys
 from homeserver.devices.to_device import Parcel, ToDeviceMessages
+from homeserver.ephemeral.deliveries import DeliveryMarks
 from homeserver.ephemeral.presence import Presences
 from homeserver.ephemeral.receipts import READ, Mark, ReadReceipts
 from homeserver.ephemeral.ring import STATES, PresenceState
 from homeserver.ephemeral.typing import TypingUsers
 from homeserver.events.nids import Nids
+from homeserver.sync.ephemeral_events import DELIVERED
 from protocol.canonical_json import JsonObject
 from protocol.errors import BadJson, MatrixError
 from protocol.identifiers import (
@@ -77,6 +79,11 @@ class _Receipt(msgspec.Struct):
     data: _ReceiptData = msgspec.field(default_factory=_ReceiptData)
 
 
+class _Delivered(msgspec.Struct):
+    event_id: str
+    ts: Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)] = 0
+
+
 Handler = Callable[[ServerName, JsonObject, int], Awaitable[None]]
 E = TypeVar("E")
 
@@ -97,6 +104,7 @@ class IncomingEdus:
     rights: SpeakingRights
     typing: TypingUsers
     receipts: ReadReceipts
+    deliveries: DeliveryMarks
     presences: Presences
     to_device: ToDeviceMessages
     keys: DeviceKeys
@@ -106,6 +114,7 @@ class IncomingEdus:
         return {
             "m.typing": self.take_typing,
             "m.receipt": self.take_receipts,
+            DELIVERED: self.take_delivered,
             "m.presence": self.take_presence,
             "m.direct_to_device": self.take_to_device,
             "m.device_list_update": self.take_device_list,
@@ -150,6 +159,26 @@ class IncomingEdus:
         try:
             await self.receipts.set_remote(origin, room_id, user_id, mark, ts)
         except MatrixError:
+            return
+
+    async def take_delivered(self, origin: ServerName, content: JsonObject, now: int) -> None:
+        """Note how far what is said has come to users of the origin."""
+        taken = 0
+        for room_text, by_user in list(content.items())[:MAX_ITEMS]:
+            room_id = _room_id(room_text)
+            if room_id is None or not await self.rights.may_speak(origin, room_id):
+                continue
+            for user_text, raw in by_user.items() if isinstance(by_user, dict) else ():
+                taken += 1
+                if taken > MAX_ITEMS:
+                    return
+                await self._take_mark(origin, room_id, user_text, raw)
+
+    async def _take_mark(self, origin: ServerName, room_id: RoomID, user_text: str, raw: object) -> None:
+        try:
+            mark, user_id = msgspec.convert(raw, _Delivered), parse_user_id(user_text)
+            await self.deliveries.set_remote(origin, room_id, user_id, parse_event_id(mark.event_id), mark.ts)
+        except (MatrixError, msgspec.ValidationError):
             return
 
     async def take_presence(self, origin: ServerName, content: JsonObject, now: int) -> None:

@@ -10,6 +10,7 @@ from attrs import frozen
 from homeserver.core import Core
 from homeserver.devices.keys import DeviceKeys, RemoteKeys
 from homeserver.devices.to_device import ToDeviceMessages, UserDevices
+from homeserver.ephemeral.deliveries import DeliveryMarks, DeliveryStores, Ignored
 from homeserver.ephemeral.incoming import IncomingEdus, SpeakingRights
 from homeserver.ephemeral.presence import Presences
 from homeserver.ephemeral.receipts import ReadReceipts
@@ -31,6 +32,7 @@ class Passing:
     presences: Presences
     to_device: ToDeviceMessages
     keys: DeviceKeys
+    deliveries: DeliveryMarks
     incoming: IncomingEdus
 
     def wake_by(self, wake_room: Callable[[int], None]) -> None:
@@ -47,10 +49,13 @@ class Outside:
     remote: RemoteKeys
     rights: SpeakingRights
     send_edu: SendEdu
+    ignored: Ignored
 
 
-def make_passing(core: Core, outside: Outside, *, presence: bool) -> Passing:
-    """Build it; `presence` tells whether users see who is online."""
+def make_passing(core: Core, outside: Outside, *, presence: bool, delivery_members: int) -> Passing:
+    """Build it; `presence` tells whether users see who is online, `delivery_members` is the most that a
+    room with delivery marks has.
+    """
     devices, send_edu = outside.devices, outside.send_edu
     name, clock, nids = core.author.server_name, core.clock, core.nids
     sharing = RoomSharing(core.database, nids, core.heads)
@@ -63,8 +68,12 @@ def make_passing(core: Core, outside: Outside, *, presence: bool) -> Passing:
     to_device = ToDeviceMessages(name, core.database, core.persister, nids, devices)
     core.feed.add_cache(to_device.apply)
     keys = DeviceKeys(name, core.database, core.persister, nids, devices, outside.remote)
-    incoming = IncomingEdus(nids, outside.rights, typing, receipts, presences, to_device, keys)
-    return Passing(ring, sharing, typing, receipts, presences, to_device, keys, incoming)
+    stores = DeliveryStores(
+        core.feed, core.database, core.persister, core.heads, core.stored, nids, outside.ignored
+    )
+    deliveries = DeliveryMarks(name, delivery_members, clock, stores, send_edu)
+    incoming = IncomingEdus(nids, outside.rights, typing, receipts, deliveries, presences, to_device, keys)
+    return Passing(ring, sharing, typing, receipts, presences, to_device, keys, deliveries, incoming)
 
 
 def _each(wake: Callable[[int], None], room_nids: Iterable[int]) -> None:

@@ -43,6 +43,11 @@ class Feed:
         """Give the position up to which this process has seen everything."""
         return self._ring.last
 
+    @property
+    def reach(self) -> int:
+        """Give the position back to which `since` gives all entries."""
+        return self._ring.after
+
     async def start(self) -> None:
         """Begin at the feed's present end."""
         self._ring = Ring(await self._database.read(feed.tail), self._budget)

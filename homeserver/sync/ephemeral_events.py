@@ -2,7 +2,7 @@
 
 A private receipt is shown to its owner alone, so public and own receipts are rendered apart.
 
-Source: client-server-api/modules/receipts.md; modules/typing_notifications.md.
+Source: client-server-api/modules/receipts.md; modules/typing_notifications.md; protocol/spec.md, "Delivery".
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 import orjson
 
 from homeserver.sync.filters import EventFilter
-from homeserver.sync.suppliers import Receipt
+from homeserver.sync.suppliers import Delivery, Receipt
 from protocol.identifiers import UserID
 
 PRIVATE = "m.read.private"
+DELIVERED = "org.plait.delivered"
 
 
 def visible_receipts(receipts: Iterable[Receipt], reader: UserID) -> list[Receipt]:
@@ -54,9 +55,21 @@ def typing_bytes(users: Iterable[UserID], ignored: frozenset[UserID]) -> bytes:
     return b'{"type":"m.typing","content":{"user_ids":%b}}' % orjson.dumps(shown)
 
 
+def delivered_bytes(marks: Iterable[Delivery]) -> bytes:
+    """Give the event that tells how far what the reader said has come."""
+    content: dict[str, dict[str, Any]] = {}
+    for each in marks:
+        content.setdefault(each.event_id, {})[each.user_id] = {"ts": each.ts}
+    return b'{"type":"%b","content":%b}' % (
+        DELIVERED.encode(),
+        orjson.dumps(content, option=orjson.OPT_SORT_KEYS),
+    )
+
+
 def ephemeral_of(
     wanted: EventFilter,
     receipts: Sequence[Receipt],
+    delivered: Sequence[Delivery],
     typing: Sequence[UserID] | None,
     ignored: frozenset[UserID],
 ) -> list[bytes]:
@@ -64,6 +77,8 @@ def ephemeral_of(
     events: list[bytes] = []
     if receipts and wanted.allows_type("m.receipt"):
         events.append(receipts_bytes(receipts))
+    if delivered and wanted.allows_type(DELIVERED):
+        events.append(delivered_bytes(delivered))
     if typing is not None and wanted.allows_type("m.typing"):
         events.append(typing_bytes(typing, ignored))
     return events

@@ -25,7 +25,7 @@ from homeserver.sync.sent_members import SentMembers
 from homeserver.sync.session import DEFAULT_OPTIONS, Options, Session
 from homeserver.sync.shown_rooms import ShownRooms
 from homeserver.sync.sources import DatabaseSource, RingSource, Source
-from homeserver.sync.suppliers import AccountDatum, Ephemeral, IgnoredUsers
+from homeserver.sync.suppliers import AccountDatum, Deliveries, Ephemeral, IgnoredUsers
 from homeserver.sync.tokens import EphemeralPlace, SyncToken, require_known
 from protocol.identifiers import UserID
 from storage.database import Database
@@ -81,6 +81,7 @@ class SessionFeed:
     _parts: Parts
     _ephemeral: Ephemeral
     _ignored: IgnoredUsers
+    _deliveries: Deliveries
     _epoch: int
     use_ring: bool = True
     """Off: every delta is read from the database, to compare the two."""
@@ -99,6 +100,10 @@ class SessionFeed:
     async def require_known(self, since: SyncToken) -> None:
         """Raise UnknownPos for a token of another epoch or the future."""
         await require_known(since.epoch, since.pos, self._epoch, self._feed)
+
+    def arrived(self, session: Session, pos: int) -> None:
+        """Note that the client has everything up to a position."""
+        self._deliveries.arrived(session.user_nid, pos)
 
     async def received(self, session: Session, device: int) -> None:
         """Drop the to-device messages up to `device`: the client has them."""
@@ -120,9 +125,11 @@ class SessionFeed:
         """
         if since is None:
             self._parts.sent.forget(session)
+            self._deliveries.begins(session.user_nid)
         else:
             await self.require_known(since)
             if not keep_messages:
+                self.arrived(session, since.pos)
                 await self.received(session, since.device)
         moment = await self._moment(session, since, options, now)
         live = self._live(moment)

@@ -30,7 +30,7 @@ from homeserver.sync.rooms import Section
 from homeserver.sync.sent_members import SentMembers
 from homeserver.sync.sharing import SharedRoom, SharedRooms, share_key
 from homeserver.sync.summary import Summaries, summary_bytes
-from homeserver.sync.suppliers import AccountDatum, Receipt, UnreadCount, UnreadCounts
+from homeserver.sync.suppliers import AccountDatum, Delivery, Receipt, UnreadCount, UnreadCounts
 from homeserver.sync.tails import Tails
 from protocol.identifiers import UserID
 
@@ -42,6 +42,7 @@ class Beside:
     receipts: Mapping[int, Sequence[Receipt]] = {}
     typing: Mapping[int, Sequence[UserID]] = {}
     account_data: Mapping[int, Sequence[AccountDatum]] = {}
+    delivered: Mapping[int, Sequence[Delivery]] = {}
     counted: Collection[int] = ()
     """Rooms whose unread counts moved by the reader's own doing."""
 
@@ -118,7 +119,8 @@ class RoomParts:
             return left_json(room.timeline, state, name, data)
         receipts = visible_receipts(beside.receipts.get(task.room_nid, ()), to.session.user_id)
         typing = beside.typing.get(task.room_nid)
-        ephemeral = ephemeral_of(wanted.ephemeral, receipts, typing, to.ignored)
+        delivered = beside.delivered.get(task.room_nid, ())
+        ephemeral = ephemeral_of(wanted.ephemeral, receipts, delivered, typing, to.ignored)
         return joined_json(
             JoinedParts(
                 room.timeline,
@@ -182,9 +184,8 @@ def _tells(task: Task, content: RoomContent, beside: Beside) -> bool:
     room = task.room_nid
     if task.shown.wanted or content.tells:
         return True
-    return any(
-        room in where for where in (beside.receipts, beside.typing, beside.account_data, beside.counted)
-    )
+    places = (beside.receipts, beside.typing, beside.account_data, beside.delivered, beside.counted)
+    return any(room in where for where in places)
 
 
 def _account_data(data: Iterable[AccountDatum], wanted: EventFilter) -> bytes:

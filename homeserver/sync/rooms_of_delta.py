@@ -21,7 +21,7 @@ from homeserver.sync.rooms import Section, Shown
 from homeserver.sync.sources import DatabaseSource, Personal, Source
 from homeserver.sync.spans import RoomSpan
 from homeserver.sync.summary import Summaries, heroes_of
-from homeserver.sync.suppliers import AccountDatum, Receipt, Receipts
+from homeserver.sync.suppliers import AccountDatum, Deliveries, Receipt, Receipts
 from homeserver.sync.timeline import scan_limit
 from protocol.identifiers import UserID
 from storage.database import Database
@@ -51,6 +51,7 @@ class RoomsOfDelta:
     _parts: RoomParts
     _invites: Invites
     _receipts: Receipts
+    _deliveries: Deliveries
     _summaries: Summaries
 
     async def parts(self, told: Told, to: Recipient) -> list[RoomPart]:
@@ -129,5 +130,10 @@ class RoomsOfDelta:
             if each.room_nid is not None:
                 data.setdefault(each.room_nid, []).append(each)
         own = told.personal.own if told.personal is not None else ()
+        moved: dict[int, frozenset[int]] = {}
+        for entry in own:
+            if entry.kind == Kind.DELIVERED and entry.room_nid is not None and entry.ref is not None:
+                moved[entry.room_nid] = moved.get(entry.room_nid, frozenset()) | {entry.ref}
+        delivered = await self._deliveries.of(moved) if moved else {}
         counted = {entry.room_nid for entry in own if entry.kind in _COUNTING and entry.room_nid is not None}
-        return Beside(receipts, told.typing, data, counted)
+        return Beside(receipts, told.typing, data, delivered, counted)

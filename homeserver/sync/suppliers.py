@@ -36,6 +36,29 @@ class Receipts(Protocol):
 
 
 @frozen
+class Delivery:
+    """How far a user's devices have what is said in a room."""
+
+    event_id: EventID
+    user_id: UserID
+    ts: int
+
+
+class Deliveries(Protocol):
+    """Marks of what has come to others, and the news of what has come to a session."""
+
+    def begins(self, user_nid: int) -> None:
+        """Note that a device of a user starts from nothing: all it gets may be new to the user."""
+
+    def arrived(self, user_nid: int, pos: int) -> None:
+        """Note that a device of a user has everything up to a position of the feed."""
+
+    async def of(self, wanted: Mapping[int, frozenset[int]]) -> Mapping[int, Sequence[Delivery]]:
+        """Give the marks with these numbers, by room nid, without those that have moved since."""
+        ...
+
+
+@frozen
 class AccountDatum:
     """One piece of account data; deleted ones have `{}` as content."""
 

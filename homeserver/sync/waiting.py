@@ -71,7 +71,8 @@ class Waiters:
         users = self._rooms.take_unsettled()
         if not self._by_user:
             return
-        for room_nid in {entry.room_nid for entry in entries if entry.room_nid is not None}:
+        rooms = (entry.room_nid for entry in entries if entry.kind != Kind.DELIVERED)
+        for room_nid in {nid for nid in rooms if nid is not None}:
             users.update(self._in_room(room_nid))
         for entry in entries:
             if entry.user_nid is not None:

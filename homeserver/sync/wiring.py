@@ -28,6 +28,7 @@ from homeserver.sync.states import States
 from homeserver.sync.summary import Summaries
 from homeserver.sync.suppliers import (
     AccountData,
+    Deliveries,
     DeviceKeys,
     Ephemeral,
     IgnoredUsers,
@@ -51,6 +52,7 @@ class Suppliers:
     ephemeral: Ephemeral
     ignored: IgnoredUsers
     unread: UnreadCounts
+    deliveries: Deliveries
 
 
 @frozen(eq=False)
@@ -95,11 +97,20 @@ def make_session_feed(core: Core, readers: Readers, suppliers: Suppliers, *, epo
     tails = Tails(database, readers.aggregations)
     room_parts = RoomParts(contents, shared, summaries, sent, tails, suppliers.unread)
     invites = Invites(database, bodies, states)
-    rooms = RoomsOfDelta(database, bodies, room_parts, invites, suppliers.receipts, summaries)
+    rooms = RoomsOfDelta(
+        database, bodies, room_parts, invites, suppliers.receipts, suppliers.deliveries, summaries
+    )
     lists = DeviceListChanges(database, core.nids, states)
     personal = PersonalParts(suppliers.account_data, suppliers.to_device, suppliers.keys, lists)
     live = LiveRooms(core.feed, shared, sent, suppliers.unread)
     parts = Parts(personal, live, ShownRooms(database, bodies, states), rooms, sent)
     return SessionFeed(
-        core.feed, database, readers.rooms, parts, suppliers.ephemeral, suppliers.ignored, epoch
+        core.feed,
+        database,
+        readers.rooms,
+        parts,
+        suppliers.ephemeral,
+        suppliers.ignored,
+        suppliers.deliveries,
+        epoch,
     )

@@ -81,6 +81,7 @@ class Fakes:
     built: list[int] = field(factory=list)
     """Positions from which deltas were built."""
     dropped: list[int] = field(factory=list)
+    arrivals: list[tuple[str, int]] = field(factory=list)
     wakers: dict[int, list[Callable[[], None]]] = field(factory=dict)
     presences: list[tuple[str, str]] = field(factory=list)
     conversations: dict[tuple[str, str], RoomID] = field(factory=dict)
@@ -98,6 +99,10 @@ class Fakes:
         """Refuse other epochs and the future."""
         if since.epoch != EPOCH or since.pos > len(self.texts):
             raise UnknownPos("not a position of this server")
+
+    def arrived(self, session: Any, pos: int) -> None:
+        """Note what a client has."""
+        self.arrivals.append((session.user_id, pos))
 
     async def received(self, session: Any, device: int) -> None:
         """Note that messages are dropped."""

@@ -30,6 +30,8 @@ class HandshakeTests(SynchronousTestCase):
             "requests": 32,
             "window_frames": 64,
             "window_bytes": 4_194_304,
+            "text_message_chars": 5000,
+            "delivery_status_members": 20,
         }
         self.assertEqual(hello["limits"], limits)
         self.assertEqual(hello["server"]["name"], "plait.test")

@@ -62,6 +62,17 @@ class PushingTests(SynchronousTestCase):
         found = client.frames()
         self.assertEqual((len(found), texts(found)), (1, [str(number) for number in range(2, 11)]))
 
+    def test_an_acknowledgement_tells_what_has_come(self) -> None:
+        """What is acknowledged is known to be with the client; what was only sent is not."""
+        server = WsServer()
+        client = session(server, since=str(token(0)))
+        for text in ("one", "two", "three"):
+            server.fakes.say(text)
+        client.send(type="ack", seq=1)
+        self.assertEqual(server.fakes.arrivals, [("@alice:plait.test", 1)])
+        client.send(type="pong", seq=3)
+        self.assertEqual(server.fakes.arrivals[1:], [("@alice:plait.test", 3)])
+
     def test_a_pong_acknowledges(self) -> None:
         """The `seq` of a `pong` frees the window as `ack` does."""
         server = WsServer(window_bytes=1)

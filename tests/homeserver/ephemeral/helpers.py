@@ -39,6 +39,7 @@ class World:
     devices: dict[UserID, list[DeviceID]] = Factory(dict)
     answers: dict[ServerName, JsonObject] = Factory(dict)
     silenced: bool = False
+    ignored: frozenset[UserID] = frozenset()
 
     def send_edu(
         self, servers: Iterable[ServerName], edu_type: str, key: object, content: JsonObject
@@ -49,6 +50,10 @@ class World:
     async def device_ids(self, user_id: UserID) -> Sequence[DeviceID]:
         """Give a local user's devices."""
         return self.devices.get(user_id, [])
+
+    async def of(self, user_nid: int) -> frozenset[UserID]:
+        """Give the users whom a user ignores."""
+        return self.ignored
 
     async def may_speak(self, origin: ServerName, room_id: RoomID) -> bool:
         """Tell whether a room's ACL lets a server speak."""
@@ -104,8 +109,8 @@ async def start_place(database: Database) -> Place:
     time, world = task.Clock(), World(devices={ALICE: [PHONE], BOB: [PHONE, DeviceID("DESK")]})
     time.advance(NOW / 1000)
     played: Any = world
-    outside = Outside(played, played, played, world.send_edu)
-    passing = make_passing(evolve(core, clock=Clock(time)), outside, presence=True)
+    outside = Outside(played, played, played, world.send_edu, played)
+    passing = make_passing(evolve(core, clock=Clock(time)), outside, presence=True, delivery_members=20)
     await core.feed.start()
     room_id = RoomID("!room:plait.test")
     new = await core.rooms.create(V11, beginning(room_id, V11, ALICE), now=NOW)

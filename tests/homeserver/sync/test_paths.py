@@ -61,6 +61,7 @@ async def take(world: World, room: Room, step: str, who: str) -> None:
             others = [r for r in world.supply.receipts_by_room.get(room.nid, []) if r.user_id != who]
             world.supply.receipts_by_room[room.nid] = [*others, receipt]
             await world.commit([NewEntry(Kind.RECEIPT, 0, room.nid, nid, ref)])
+            await world.commit([NewEntry(Kind.DELIVERED, 0, room.nid, nid, ref)])
         case "data":
             world.supply.data.setdefault(nid, []).append((world.next_nid, AccountDatum(room.nid, "t", b"{}")))
             await world.commit([NewEntry(Kind.ACCOUNT_DATA, 0, room.nid, nid, world.next_nid)])

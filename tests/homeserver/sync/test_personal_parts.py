@@ -32,6 +32,27 @@ class BesideTests(FeedCase):
             seen[user] = sorted(content)
         self.assertEqual(seen, {ALICE: ["m.read"], BOB: ["m.read", "m.read.private"]})
 
+    async def test_delivery_is_told_to_the_sender_alone(self) -> None:
+        """A mark that moved is told to whom its entry is for, from the ring and from the database."""
+        room = await self.world.room(ALICE)
+        await room.member(BOB, BOB, "join")
+        tokens = {user: (await self.sync(user))[1] for user in (ALICE, BOB)}
+        alice = await self.world.session(ALICE)
+        target = room.sent[-1].event.event_id
+        self.world.supply.receipts_by_room[room.nid] = [Receipt(7, target, "", UserID(BOB), None, NOW)]
+        await self.world.commit([NewEntry(Kind.DELIVERED, 0, room.nid, alice.user_nid, 7)])
+        for ring in (True, False):
+            self.feed.use_ring = ring
+            answer, _ = await self.sync(ALICE, tokens[ALICE])
+            events = answer["rooms"]["join"][room.room_id]["ephemeral"]["events"]
+            self.assertEqual(
+                events, [{"type": "org.plait.delivered", "content": {target: {BOB: {"ts": NOW}}}}]
+            )
+            self.assertNotIn("rooms", (await self.sync(BOB, tokens[BOB]))[0])
+            nothing = {"room": {"ephemeral": {"not_types": ["org.plait.*"]}}}
+            answer, _ = await self.sync(ALICE, tokens[ALICE], filter=nothing)
+            self.assertNotIn("org.plait", str(answer))
+
     async def test_typing_is_told_when_it_changes(self) -> None:
         """Typing is told when it changed; a token of another ring gets what holds now."""
         room = await self.world.room(ALICE)

@@ -71,6 +71,12 @@ class Suppliers_:
             for room, refs in args[0].items()
         }
 
+    def begins(self, user_nid: int) -> None:
+        """Note nothing."""
+
+    def arrived(self, user_nid: int, pos: int) -> None:
+        """Note nothing."""
+
     async def changed(self, user_nid: int, refs: set[int]) -> Sequence[AccountDatum]:
         """Give account data by number."""
         return [datum for ref, datum in self.data.get(user_nid, []) if ref in refs]
@@ -136,7 +142,7 @@ class World:
         """Give a session feed with caches of its own."""
         core = Core(self.database, self.feed, self.nids, self.nodes)
         supply: Any = self.supply
-        suppliers = Suppliers(supply, supply, supply, supply, supply, supply, supply)
+        suppliers = Suppliers(supply, supply, supply, supply, supply, supply, supply, supply)
         self.readers = make_readers(core)
         return make_session_feed(core, self.readers, suppliers, epoch=epoch)
 
