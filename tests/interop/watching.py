@@ -26,6 +26,7 @@ class RoomView:
     events: list[Json] = field(factory=list)
     state: dict[tuple[str, str], Json] = field(factory=dict)
     receipts: dict[str, str] = field(factory=dict)
+    delivered: dict[str, str] = field(factory=dict)
     typing: set[str] = field(factory=set)
 
     def texts(self) -> list[str]:
@@ -48,12 +49,15 @@ class RoomView:
             self.state[event["type"], event["state_key"]] = event["content"]
 
     def _ephemeral(self, event_type: str, content: Json) -> None:
-        """Note typing and public read receipts (user → event)."""
+        """Note typing, public read receipts and delivery marks (user → event)."""
         if event_type == "m.typing":
             self.typing = set(content["user_ids"])
         if event_type == "m.receipt":
             for event_id, kinds in content.items():
                 self.receipts |= dict.fromkeys(kinds.get("m.read", {}), event_id)
+        if event_type == "org.plait.delivered":
+            for event_id, users in content.items():
+                self.delivered |= dict.fromkeys(users, event_id)
 
 
 @mutable

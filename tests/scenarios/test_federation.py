@@ -47,6 +47,21 @@ class FederationContract:
         host, guest = (await self._network()).nodes
         await conversations.talk(host, guest, VERSION)
 
+    async def test_delivery(self) -> None:
+        """Who says something is told when it has come to a reader's device on the other server."""
+        network, alice, bob = await self._meet()
+        room_id = await conversations.open_room(alice, VERSION)
+        await bob.join(room_id, network.nodes[0].name)
+        hers, his = Watcher(alice), Watcher(bob)
+        await hers.until_member(room_id, bob.user_id, "join")
+        await his.until_state(room_id, "m.room.create", "", await alice.state(room_id, "m.room.create"))
+        for speaker, watcher, reader in ((alice, hers, his), (bob, his, hers)):
+            event_id = await speaker.say(room_id, f"{speaker.user_id} asks")
+            await reader.until_texts(room_id, [f"{speaker.user_id} asks"])
+            await reader.poll()
+            name, view = reader.user.user_id, watcher.rooms[room_id]
+            await watcher.until(lambda: view.delivered.get(name) == event_id, "the delivery mark")  # noqa: B023
+
     async def test_invite(self) -> None:
         """A remote user sees who invites her to what, and joins a private room; another she refuses."""
         _, alice, bob = await self._meet()
