@@ -11,13 +11,20 @@ from typing import NamedTuple
 
 from storage.database import Transaction
 from storage.nids import take
+from storage.rows import Rows, Statement, run_all
 
 STAGED_NUMBERS = "staged"
 
 _ANSWER = "SELECT answer FROM inbound_transactions WHERE origin = ? AND txn_id = ?"
-_PUT_ANSWER = (
+_PUT_ANSWER = Statement(
     "INSERT INTO inbound_transactions (origin, txn_id, ts, answer) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
 )
+_IS_OLD = """
+    SELECT 1 FROM inbound_transactions WHERE origin = ? AND txn_id = ?
+    UNION ALL SELECT 1 FROM events WHERE room_nid = ? AND event_id IN ?
+    UNION ALL SELECT 1 FROM redactions WHERE room_nid = ? AND target_id IN ?
+    UNION ALL SELECT 1 FROM gaps WHERE room_nid = ? AND missing_id IN ? LIMIT 1
+"""
 _EXPIRE = "DELETE FROM inbound_transactions WHERE ts < ?"
 _BYTES_BY_ROOM = "SELECT room_nid, sum(size) FROM staged_pdus WHERE origin = ? GROUP BY room_nid"
 _STAGE = (
@@ -66,7 +73,21 @@ def answer(tx: Transaction, origin: str, txn_id: str) -> bytes | None:
 
 def put_answer(tx: Transaction, origin: str, txn_id: str, ts: int, given: bytes) -> None:
     """Keep the answer to a transaction; the first stays."""
-    tx.execute(_PUT_ANSWER, (origin, txn_id, ts, given))
+    run_all(tx, (answer_rows(origin, txn_id, ts, given),))
+
+
+def answer_rows(origin: str, txn_id: str, ts: int, given: bytes) -> Rows:
+    """Give the row that keeps an answer, to be written beside what it answers for."""
+    return Rows(_PUT_ANSWER, ((origin, txn_id, ts, given),))
+
+
+def is_old(tx: Transaction, origin: str, txn_id: str, room_nid: int, event_ids: Sequence[str]) -> bool:
+    """Tell whether a transaction was answered before, or a room has events of these IDs or knows of them.
+
+    To know of an event is to have a redaction that aims at it, or an event that names it as a parent.
+    """
+    ids = (room_nid, list(event_ids))
+    return tx.one(_IS_OLD, (origin, txn_id, *ids, *ids, *ids)) is not None
 
 
 def expire(tx: Transaction, before: int) -> int:

@@ -17,7 +17,6 @@ from federation.inbound.edus import Edus
 from federation.inbound.staged import StagedPdus
 from federation.pdus import PduChecker
 from federation.resident.access import RoomAccess
-from homeserver.events.heads import RoomHead
 from homeserver.events.nids import Room
 from homeserver.events.outside import OutsideMemberships
 from homeserver.events.received import Outcome
@@ -33,6 +32,8 @@ from protocol.limits import MAX_EDUS, MAX_PDUS
 from protocol.room_versions import RoomVersion
 from storage import staging
 from storage.database import Database
+from storage.database import Transaction as DatabaseTransaction
+from storage.rows import Rows
 from storage.staging import Bounds, ToStage
 
 STAGED_BOUNDS = Bounds(origin=16 * 1024 * 1024, room=4 * 1024 * 1024)
@@ -67,6 +68,41 @@ class Transaction:
         return cls(origin, txn_id, pdus, edus)
 
 
+@frozen
+class _Admitted:
+    """Events of one room that passed the checks and may be placed."""
+
+    room: Room
+    events: Sequence[Event]
+
+
+@define(eq=False)
+class _Delivery:
+    """An ordinary transaction, whose answer is kept in the commit of its events; see `received.Delivery`."""
+
+    transaction: Transaction
+    now: int
+    results: Results
+    """What is answered for the PDUs that did not pass the checks."""
+    answer_body: bytes = field(default=b"", init=False)
+
+    def is_old(self, tx: DatabaseTransaction, room_nid: int, event_ids: Sequence[EventID]) -> bool:
+        """Tell whether it was answered before, or anything in the room knows of its events."""
+        transaction = self.transaction
+        return staging.is_old(tx, transaction.origin, transaction.txn_id, room_nid, event_ids)
+
+    def answer(self, outcomes: Sequence[Outcome]) -> Rows | None:
+        """Give the row that keeps its answer; None if something is to be staged first."""
+        results = dict(self.results)
+        for outcome in outcomes:
+            if outcome.stored is None:
+                return None
+            results[outcome.stored.event.event_id] = _result(outcome)
+        self.answer_body = dumps({"pdus": results})
+        transaction = self.transaction
+        return staging.answer_rows(transaction.origin, transaction.txn_id, self.now, self.answer_body)
+
+
 @define(eq=False)
 class InboundTransactions:
     """Takes transactions in."""
@@ -89,20 +125,38 @@ class InboundTransactions:
         return await self._flights.run(name, lambda: self._take(transaction, now))
 
     async def _take(self, transaction: Transaction, now: int) -> bytes:
-        origin, txn_id = transaction.origin, transaction.txn_id
-        answered = await self.database.read(staging.answer, origin, txn_id)
-        if answered is not None:
-            return answered
+        """Handle a transaction that is not under way.
+
+        The ordinary one, events of one room and nothing else, is answered by the commit of its events, which
+        also finds out whether it is a repetition. EDUs are handled before an answer is kept, or a crash
+        between the two would lose them.
+        """
+        origin = transaction.origin
         results: Results = {}
+        by_room = _by_room(transaction.pdus)
+        is_ordinary = len(by_room) == 1 and not transaction.edus
+        if not is_ordinary and (answered := await self._answered(transaction)) is not None:
+            return answered
         to_stage: list[ToStage] = []
-        for room_id, raw in _by_room(transaction.pdus).items():
-            await self._take_room(origin, room_id, raw, (results, to_stage))
+        for room_id, raw in by_room.items():
+            admitted = await self._admit(origin, room_id, raw, results)
+            if is_ordinary:
+                delivery = _Delivery(transaction, now, results)
+                if admitted is not None and await self._place_news(admitted, delivery):
+                    return delivery.answer_body
+                if (answered := await self._answered(transaction)) is not None:
+                    return answered
+            if admitted is not None:
+                to_stage += await self._place(admitted, results)
         if to_stage:
             await self._stage(origin, to_stage, now)
         await self.edus.take(origin, transaction.edus, now)
         answer = dumps({"pdus": results})
-        await self.database.write(staging.put_answer, origin, txn_id, now, answer)
+        await self.database.write(staging.put_answer, origin, transaction.txn_id, now, answer)
         return answer
+
+    async def _answered(self, transaction: Transaction) -> bytes | None:
+        return await self.database.read(staging.answer, transaction.origin, transaction.txn_id)
 
     async def _stage(self, origin: ServerName, pdus: Sequence[ToStage], now: int) -> None:
         if not await self.database.write(staging.stage, origin, now, pdus, STAGED_BOUNDS):
@@ -110,35 +164,42 @@ class InboundTransactions:
         for room_nid in {pdu.room_nid for pdu in pdus}:
             self.staged.work_on(room_nid)
 
-    async def _take_room(
-        self,
-        origin: ServerName,
-        room_id: RoomID,
-        raw: Sequence[JsonObject],
-        into: tuple[Results, list[ToStage]],
-    ) -> None:
-        """Handle what a transaction has for one room."""
-        results, to_stage = into
+    async def _admit(
+        self, origin: ServerName, room_id: RoomID, raw: Sequence[JsonObject], results: Results
+    ) -> _Admitted | None:
+        """Give what may be placed of what a transaction has for one room; the rest is dealt with."""
         room = await self.access.nids.known_room(room_id)
         if room is None:
-            return
+            return None
         head = await self.access.find(room_id)
         if head is not None and not await self.access.allows(origin, head):
             for event_id in _parsed(raw, room.version):
                 results[event_id] = {"error": f"{origin} is denied by the access control list of the room"}
-            return
+            return None
         events = await self._checked(raw, room, results)
         if head is None:
             await self._withdraw(room, events, results)
-            return
-        for event, outcome in zip(events, await self._place(head, events), strict=True):
-            results[event.event_id] = {}
-            if outcome.status is Status.REJECTED:
-                results[event.event_id] = {"error": outcome.reason or "The event was rejected before"}
-            elif outcome.status is None and not outcome.missing:
-                results[event.event_id] = {"error": outcome.reason}
-            elif outcome.status is None:
+            return None
+        return _Admitted(room, events)
+
+    async def _place_news(self, admitted: _Admitted, delivery: _Delivery) -> bool:
+        """Place events with the answer to their transaction, if they are news and the room is not busy."""
+        if not admitted.events or self.received.queues.waiting(admitted.room.nid) > BUSY:
+            return False
+        try:
+            return await self.received.place_news(admitted.room.nid, admitted.events, delivery)
+        except (Unavailable, NotFound):
+            return False
+
+    async def _place(self, admitted: _Admitted, results: Results) -> list[ToStage]:
+        """Place what can be placed at once, and give what is to be staged."""
+        to_stage: list[ToStage] = []
+        room, events = admitted.room, admitted.events
+        for event, outcome in zip(events, await self._outcomes(room, events), strict=True):
+            results[event.event_id] = _result(outcome)
+            if outcome.status is None and outcome.missing:
                 to_stage.append(ToStage(room.nid, event.event_id, event.raw))
+        return to_stage
 
     async def _checked(self, raw: Sequence[JsonObject], room: Room, results: Results) -> list[Event]:
         """Give the events that pass the checks, and answer for those that do not."""
@@ -149,13 +210,13 @@ class InboundTransactions:
                 results[event_id] = {"error": "The event does not bear the signatures it needs"}
         return events
 
-    async def _place(self, head: RoomHead, events: Sequence[Event]) -> Sequence[Outcome]:
+    async def _outcomes(self, room: Room, events: Sequence[Event]) -> Sequence[Outcome]:
         """Place what can be placed at once; a busy room leaves all for later."""
         later = Outcome(None, missing=frozenset({EventID("")}))
-        if self.received.queues.waiting(head.room_nid) > BUSY:
+        if self.received.queues.waiting(room.nid) > BUSY:
             return [later] * len(events)
         try:
-            return await self.received.place(head.room_nid, events)
+            return await self.received.place(room.nid, events)
         except Unavailable:
             return [later] * len(events)
         except NotFound:
@@ -166,6 +227,15 @@ class InboundTransactions:
         for event in events:
             withdrawn = await self.outside.withdraw(room, event)
             results[event.event_id] = {} if withdrawn else {"error": "This server is not in the room"}
+
+
+def _result(outcome: Outcome) -> JsonObject:
+    """Give what is answered for a PDU."""
+    if outcome.status is Status.REJECTED:
+        return {"error": outcome.reason or "The event was rejected before"}
+    if outcome.status is None and not outcome.missing:
+        return {"error": outcome.reason}
+    return {}
 
 
 def _by_room(pdus: Sequence[object]) -> dict[RoomID, list[JsonObject]]:

@@ -1,8 +1,9 @@
 """One group commit, as it runs on a database thread: few statements for many writes.
 
-In this order, which is also the order of locks: (1) transaction IDs are claimed; (2) rooms are locked in
-ascending order by the compare-and-set of their heads; (3) wide rows are written, each statement once for
-all writes; (4) the feed's entries get their positions. A room that loses (1) or (2) leaves the batch whole.
+In this order, which is also the order of locks: (1) transaction IDs are claimed, and writes that must not be
+made after all are taken back; (2) rooms are locked in ascending order by the compare-and-set of their heads;
+(3) wide rows are written, each statement once for all writes; (4) the feed's entries get their positions. A
+room that loses (1) or (2) leaves the batch whole.
 Pure but for the transaction: nothing here touches what the reactor changes.
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence, Set
 
 from attrs import define, evolve, field, frozen
 
-from homeserver.events.write import Build, HeadMoved, TransactionRepeated, Write
+from homeserver.events.write import Build, HeadMoved, TakenBack, TransactionRepeated, Write
 from protocol.identifiers import EventID
 from storage import feed, heads, transactions
 from storage.database import Transaction
@@ -65,6 +66,7 @@ def commit_batch(tx: Transaction, batch: Batch, writer: str, attempt: Attempt) -
     """Write `batch`; raises what the database raises, and then nothing of it is written."""
     outcomes: list[Outcome] = list(batch.writes)
     taken = _claim(tx, batch, outcomes)
+    _take_back(tx, batch, outcomes)
     locked = _lock_builds(tx, batch)
     _move_heads(tx, batch, outcomes)
     _withdraw(tx, batch, outcomes, taken)
@@ -97,6 +99,13 @@ def _claim(tx: Transaction, batch: Batch, outcomes: list[Outcome]) -> Set[Transa
         else:
             outcomes[index] = repeated(tx, write.txn.key)
     return taken
+
+
+def _take_back(tx: Transaction, batch: Batch, outcomes: list[Outcome]) -> None:
+    """Turn out the writes that were not to be made if something is so, and it is."""
+    for index, write in enumerate(batch.writes):
+        if write.unless is not None and isinstance(outcomes[index], Write) and write.unless(tx):
+            outcomes[index] = TakenBack()
 
 
 def repeated(tx: Transaction, key: TransactionKey) -> TransactionRepeated:

@@ -15,7 +15,7 @@ from homeserver.events.building import PUT_NODES, ROW_OVERHEAD
 from homeserver.events.clocks import AuthClock
 from homeserver.events.ground import Ground, over
 from homeserver.events.nids import Room
-from homeserver.events.place import Place
+from homeserver.events.place import HeadState, Place
 from homeserver.events.stored import Status, StoredEvent
 from homeserver.events.write import Write
 from protocol.events import Event
@@ -58,25 +58,37 @@ class Draft:
     """Nids of redactions that aim at events yet to come, by target."""
     gaps: set[EventID] = field(factory=set)
     """Events yet to come that are parents of events here."""
+    head_state: HeadState | None = None
+    """State at the room's head that is at hand."""
+    _news: set[EventID] = field(factory=set)
+    """Events that are taken to be unheard of here, until the commit finds out."""
     _by_id: dict[EventID, StoredEvent] = field(factory=dict)
     _by_nid: dict[int, StoredEvent] = field(factory=dict)
     _absent: set[EventID] = field(factory=set)
 
     @classmethod
-    def on(cls, ground: Ground, room: Room, place: Place) -> Draft:
+    def on(cls, ground: Ground, room: Room, place: Place, head_state: HeadState | None = None) -> Draft:
         """Begin on a room's head."""
         mark = place.mark
         ids = dict(zip(mark.extremities, place.prev_events, strict=True))
-        return cls(ground, room, mark.seq, mark.depth, place.root, ids, mark.seq)
+        return cls(ground, room, mark.seq, mark.depth, place.root, ids, mark.seq, head_state=head_state)
 
     @property
     def mark(self) -> HeadMark:
         """Give where the room stands now."""
         return HeadMark(self.seq, self.depth, tuple(self.extremities))
 
+    def presume_news(self, event_ids: Iterable[EventID]) -> None:
+        """Take it that nothing here knows of these events; whoever commits must ask (`storage.staging`)."""
+        self._news.update(event_ids)
+        self._absent.update(event_ids)
+
     async def look_up(self, event_ids: Sequence[EventID]) -> None:
         """Read what is known of events before they come: redactions of them, and events that need them."""
-        aimed, named = await self.ground.read(_known_of, self.room.nid, event_ids)
+        unsure = [each for each in event_ids if each not in self._news]
+        if not unsure:
+            return
+        aimed, named = await self.ground.read(_known_of, self.room.nid, unsure)
         for target, nid in aimed:
             self.redactions.setdefault(EventID(target), []).append(nid)
         self.gaps.update(map(EventID, named))
@@ -114,6 +126,8 @@ class Draft:
 
     async def state(self, root: bytes, keys: Iterable[StateKey]) -> dict[StateKey, StoredEvent]:
         """Give the events of a state under `keys`; keys without state are absent."""
+        if self.head_state is not None and root == self.head_state.root:
+            return await self.head_state.get(keys)
         nids = await self.find(root, keys)
         found = await self.by_nid(set(nids.values()))
         return {key: found[nid] for key, nid in nids.items()}

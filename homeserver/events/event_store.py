@@ -70,6 +70,10 @@ class Events:
         """Give an event if it is in memory."""
         return self._events.get((room_nid, nid))
 
+    def is_at_hand(self, room_nid: int, event_id: EventID) -> bool:
+        """Tell whether an event is in memory."""
+        return (room_nid, event_id) in self._by_id
+
     async def by_nid(self, room_nid: int, nids: Iterable[int]) -> dict[int, StoredEvent]:
         """Give those events that the room has, by nid."""
         wanted = set(nids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from enum import Enum
+from typing import Protocol
 
 from attrs import frozen
 
@@ -11,6 +12,8 @@ from homeserver.events.stored import Status, StoredEvent
 from protocol.events import Event
 from protocol.identifiers import EventID, RoomID, ServerName
 from protocol.room_versions import RoomVersion
+from storage.database import Transaction
+from storage.rows import Rows
 
 
 class Course(Enum):
@@ -46,6 +49,18 @@ class Outcome:
     stored: StoredEvent | None = None
     reason: str = ""
     missing: Set[EventID] = frozenset()
+
+
+class Delivery(Protocol):
+    """What a server sent in one go, and what it is answered: kept with its events, in their commit."""
+
+    def is_old(self, tx: Transaction, room_nid: int, event_ids: Sequence[EventID]) -> bool:
+        """Tell whether it was answered before, or anything in the room knows of its events."""
+        ...
+
+    def answer(self, outcomes: Sequence[Outcome]) -> Rows | None:
+        """Give the rows that keep its answer; None if these outcomes leave something to be done first."""
+        ...
 
 
 @frozen

@@ -5,7 +5,7 @@ It numbers, reads and commits; it judges nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 from attrs import frozen
@@ -97,6 +97,10 @@ class Store:
         """Commit a draft; None if there was nothing in it. Raises what `Persister.commit` does."""
         write = draft.write()
         return None if write is None else await self.put(draft.room.nid, write, draft.nodes)
+
+    def has_at_hand(self, room_nid: int, event_ids: Iterable[EventID]) -> bool:
+        """Tell whether memory has any of these events."""
+        return any(self.state.stored.is_at_hand(room_nid, each) for each in event_ids)
 
     def forget(self, room_nid: int, outcomes: Sequence[Outcome]) -> None:
         """Forget what memory has of events whose commit failed."""

@@ -23,10 +23,10 @@ from homeserver.events.nids import Room
 from homeserver.events.place import Place
 from homeserver.events.placing import Placing
 from homeserver.events.policy import PolicyServers
-from homeserver.events.received import Course, Incoming, Outcome
+from homeserver.events.received import Course, Delivery, Incoming, Outcome
 from homeserver.events.received_store import Store
 from homeserver.events.stored import Status, StoredEvent
-from homeserver.events.write import DatabaseGone, HeadMoved, Poisoned, TransactionRepeated, Write
+from homeserver.events.write import DatabaseGone, HeadMoved, Poisoned, TakenBack, TransactionRepeated, Write
 from homeserver.room_queues import RoomQueues
 from protocol.errors import Forbidden, NotFound, Unavailable
 from protocol.events import Event
@@ -160,6 +160,26 @@ class ReceivedEvents:
             outcomes.update(zip([event.event_id for event in wanted.events], placed, strict=True))
         return [outcomes[event.event_id] for event in batch]
 
+    async def place_news(self, room_nid: int, batch: Sequence[Event], delivery: Delivery) -> bool:
+        """Place events that nobody here has heard of, with the answer to their delivery, in one commit.
+
+        That they are news is found out by the commit itself, which spares all reading beforehand. False if
+        nothing was done, since they are no news, or the room is too busy, or the delivery asks for more:
+        `place` them then. Raises what `place` does.
+        """
+        ids = [event.event_id for event in batch]
+        if len(batch) > GROUP or self._store.has_at_hand(room_nid, ids):
+            return False
+        room = await self._store.nids.room_of(room_nid)
+        weighed, refused = await self._policies.weigh(room_nid, batch)
+        wanted = _Wanted(room, in_order(weighed), Course.RECEIVED, refused)
+        try:
+            return await self.queues.run(room_nid, partial(self._place_news, wanted, delivery))
+        except (DatabaseGone, NotFound, Unavailable):
+            raise
+        except Exception:  # `place` will find out which of them it is
+            return False
+
     async def place_own(
         self, room_nid: int, event: Event, *, now: int, txn: TransactionKey | None = None
     ) -> StoredEvent:
@@ -190,12 +210,37 @@ class ReceivedEvents:
             outcomes += await self._place(evolve(wanted, events=(event,)))
         return outcomes
 
+    async def _place_news(self, wanted: _Wanted, delivery: Delivery) -> bool:
+        room, ids = wanted.room, [event.event_id for event in wanted.events]
+        group = _Group(wanted, await self._numbered(wanted))
+        for _ in range(TRIES):
+            head = await self._store.heads.get(room.nid)
+            draft = Draft.on(self._store.ground(room), room, head.place, head.cached)
+            draft.presume_news(ids)
+            outcomes = await group.place_on(self._placing, draft)
+            write, answer = draft.write(), delivery.answer(outcomes)
+            if write is None or answer is None:
+                return False
+            unless = partial(delivery.is_old, room_nid=room.nid, event_ids=ids)
+            try:
+                whole = evolve(write, rows=(*write.rows, answer), unless=unless)
+                await self._store.put(room.nid, whole, draft.nodes)
+            except HeadMoved:
+                self._store.forget(room.nid, outcomes)
+            except (Poisoned, TakenBack):
+                self._store.forget(room.nid, outcomes)
+                return False
+            else:
+                self._store.settle(room.nid, outcomes)
+                return True
+        return False
+
     async def _place_group(self, wanted: _Wanted) -> Sequence[Outcome]:
         room = wanted.room
         group = _Group(wanted, await self._numbered(wanted))
         for _ in range(TRIES):
             head = await self._store.heads.get(room.nid)
-            draft = Draft.on(self._store.ground(room), room, head.place)
+            draft = Draft.on(self._store.ground(room), room, head.place, head.cached)
             outcomes = await group.place_on(self._placing, draft)
             try:
                 await self._store.commit(draft)

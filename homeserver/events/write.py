@@ -6,7 +6,7 @@ Whatever bears a position in the feed is a `Write`: events, receipts, account da
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from typing import Protocol
 
 from attrs import frozen
@@ -26,6 +26,7 @@ __all__ = [
     "HeadMoved",
     "LockedWrite",
     "Poisoned",
+    "TakenBack",
     "TransactionRepeated",
     "Write",
 ]
@@ -42,6 +43,8 @@ class Write:
     txn: Claim | None = None
     size: int = 0
     """Bytes of the wide rows, roughly: batches are bounded by it."""
+    unless: Callable[[Transaction], bool] | None = None
+    """Asked in the transaction before anything of the room is written: if it is so, the write leaves."""
 
 
 class Build(Protocol):
@@ -93,6 +96,10 @@ class Committed:
 
 class HeadMoved(Exception):
     """Another writer was faster, or an earlier write of the room left the batch: build it anew."""
+
+
+class TakenBack(Exception):
+    """What the write was not to be made for (`Write.unless`) is so."""
 
 
 class TransactionRepeated(Exception):

@@ -19,16 +19,17 @@ from federation.pdus import PduChecker
 from federation.ports import RunOnThread
 from federation.resident.access import RoomAccess
 from homeserver.events.auth_chains import AuthChains
+from homeserver.events.commit_batch import commit_batch
 from homeserver.events.nids import Room
 from homeserver.events.stored import Status
 from protocol.canonical_json import JsonObject
 from protocol.errors import BadJson, Forbidden, LimitExceeded, MatrixError, NotFound
 from protocol.events import Event, EventDraft
-from protocol.identifiers import EventID, RoomID, ServerName
+from protocol.identifiers import EventID, RoomID, ServerName, UserID
 from protocol.room_versions import V11, V12
 from protocol.signing import VerifyKey
 from storage import memberships, staging
-from storage.database import Database
+from storage.database import Database, Dialect
 from storage.memberships import Membership
 from storage.migrate import migrate
 from tests.homeserver.events.helpers import ALICE, BOB, NOW, Worker, membership, message, start_worker
@@ -48,6 +49,7 @@ from tests.homeserver.events.received_helpers import (
 )
 from tests.storage.helpers import PostgresCase, SqliteCase
 
+DAVE = UserID(f"@dave:{OTHER}")
 STRANGER = ServerName("stranger.test")
 
 
@@ -66,8 +68,36 @@ def run_now(work: Callable[..., Any], *args: Any) -> Deferred[Any]:
 
 
 @define(eq=False)
+class Watched:
+    """A database that notes what it is asked."""
+
+    inner: Database
+    works: list[object] = field(factory=list)
+
+    @property
+    def dialect(self) -> Dialect:
+        """Tell the engine."""
+        return self.inner.dialect
+
+    async def read(self, work: Any, *args: Any, **kwargs: Any) -> Any:
+        """Note and read."""
+        self.works.append(work)
+        return await self.inner.read(work, *args, **kwargs)
+
+    async def write(self, work: Any, *args: Any, **kwargs: Any) -> Any:
+        """Note and write."""
+        self.works.append(work)
+        return await self.inner.write(work, *args, **kwargs)
+
+    async def close(self) -> None:
+        """Leave the closing to who opened it."""
+
+
+@define(eq=False)
 class Here:
     """Our server, with the inbound edge."""
+
+    database: Watched
 
     worker: Worker
     incoming: IncomingEvents
@@ -86,8 +116,9 @@ class Here:
 
 
 async def start(database: Database, peer: Peer | None = None) -> Here:
-    """Wire our server over an empty database."""
+    """Wire our server over a database."""
     await migrate(database)
+    database = watched = Watched(database)
     worker = await start_worker(database)
     incoming = incoming_of(worker, peer)
     access = RoomAccess(worker.nids, worker.heads)
@@ -111,7 +142,7 @@ async def start(database: Database, peer: Peer | None = None) -> Here:
     reads = GraphReads(
         database, worker.state, AuthChains(database, worker.stored), Sight(access, worker.state)
     )
-    return Here(worker, incoming, transactions, staged, reads, taken)
+    return Here(watched, worker, incoming, transactions, staged, reads, taken)
 
 
 class InboundTests:
@@ -157,6 +188,59 @@ class InboundTests:
         self.assertEqual(both, [{"pdus": {said.event_id: {}}}] * 3)
         self.assertEqual(here.edus, [{"n": 1}])
         self.assertEqual(await tip(here.worker, room.nid), [said])
+
+    async def test_an_ordinary_transaction_is_one_commit(self) -> None:
+        """Events that are news, of one warm room, are placed and answered by one write without a read."""
+        here, room, remote = await self.begin()
+        await here.send([self.said(remote, room, "warm", await tip(here.worker, room.nid)).pdu])
+        said = self.said(remote, room, "hot", await tip(here.worker, room.nid))
+        here.database.works.clear()
+        self.assertEqual(await here.send([said.pdu], (), "hot"), {"pdus": {said.event_id: {}}})
+        self.assertEqual(here.database.works, [commit_batch])
+        self.assertEqual(
+            await self.database.read(staging.answer, OTHER, "hot"),
+            b'{"pdus":{"%b":{}}}' % said.event_id.encode(),
+        )
+
+    async def test_a_repetition_after_a_restart_has_the_same_answer(self) -> None:
+        """Another process knows that a transaction was answered, and how, whatever stands in it now."""
+        here, room, remote = await self.begin()
+        parents = await tip(here.worker, room.nid)
+        said, late = self.said(remote, room, "one", parents), self.said(remote, room, "two", parents)
+        refused = remote.build(message(room.room_id, "no", DAVE), parents)
+        first = await here.send([said.pdu, refused.pdu], (), "same")
+        self.assertEqual(first["pdus"][said.event_id], {})
+        self.assertIn("error", first["pdus"][refused.event_id])
+        again = await start(self.database)
+        for pdus in ([said.pdu, refused.pdu], [refused.pdu], [late.pdu], []):
+            self.assertEqual(await again.send(pdus, (), "same"), first)
+        self.assertEqual(await tip(again.worker, room.nid), [said])
+
+    async def test_what_is_known_is_not_placed_again(self) -> None:
+        """An event in another transaction, to a process that has just begun, is answered and not doubled."""
+        here, room, remote = await self.begin()
+        said = self.said(remote, room, "one", await tip(here.worker, room.nid))
+        await here.send([said.pdu])
+        again = await start(self.database)
+        before = len(await entries_of(again.worker, room.nid))
+        after = self.said(remote, room, "two", [said])
+        answer = await again.send([said.pdu, after.pdu], (), "another")
+        self.assertEqual(answer, {"pdus": {said.event_id: {}, after.event_id: {}}})
+        self.assertEqual(await tip(again.worker, room.nid), [after])
+        self.assertEqual(len(await entries_of(again.worker, room.nid)), before + 1)
+
+    async def test_a_redaction_waits_for_its_target(self) -> None:
+        """The target of a redaction that came first is redacted as it comes."""
+        here, room, remote = await self.begin()
+        parents = await tip(here.worker, room.nid)
+        said = self.said(remote, room, "regretted", parents)
+        redaction = remote.build(
+            EventDraft(room.room_id, "m.room.redaction", CAROL, {}, redacts=said.event_id), parents
+        )
+        await here.send([redaction.pdu])
+        await here.send([said.pdu])
+        redactor = await stored_of(here.worker, room.nid, redaction)
+        self.assertEqual((await stored_of(here.worker, room.nid, said)).redacted_by, redactor.nid)
 
     async def test_any_broken_pdu_costs_itself_alone(self) -> None:
         """A broken PDU is dropped or answered with an error, the rest is placed (security: F2)."""
