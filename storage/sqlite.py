@@ -40,8 +40,8 @@ T = TypeVar("T")
 BUSY_TIMEOUT_SECONDS = 10
 PREPARED_STATEMENTS = 512
 ROWS_A_STATEMENT = 200
-"""Rows that `values` runs at once. A trip costs nothing here, but a text does: one of 2,600 rows takes 7 ms to
-prepare and is seldom met again; with chunks of this size nearly all rows go through one prepared statement."""
+"""Rows that `values` runs at once. A trip costs nothing here, but a text does: one of 2,600 rows takes 7 ms
+to prepare and is seldom met again; nearly all chunks of this size go through one prepared statement."""
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",

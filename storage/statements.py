@@ -161,7 +161,4 @@ def split_script(script: str) -> list[str]:
 
 def has_nul(args: Sequence[object]) -> bool:
     """Tell whether a text argument contains U+0000, which no engine here may store."""
-    for arg in args:
-        if arg.__class__ is str and "\0" in arg:
-            return True
-    return False
+    return any("\0" in arg for arg in args if arg.__class__ is str)
