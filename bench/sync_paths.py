@@ -104,7 +104,7 @@ class Quiet:
         """Let nobody type."""
         return {}
 
-    def presence(self, session: Session, after: int | None) -> Sequence[bytes]:
+    async def presence(self, session: Session, after: int | None) -> Sequence[bytes]:
         """Let nobody be there."""
         return ()
 

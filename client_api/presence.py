@@ -39,7 +39,7 @@ class Presence:
         """GET /presence/{userId}/status, of users one shares a room with."""
         user_id, asker = parse_user_id(call.path["userId"]), call.requester
         session = Session(asker.user_id, asker.user_nid, asker.device_id)
-        if user_id != asker.user_id and not self.shared.sees(session, user_id):
+        if user_id != asker.user_id and not self.shared.sees(await self.shared.sight(session), user_id):
             raise Forbidden("You share no room with this user")
         return self.ring.content(self.presences.get(user_id))
 

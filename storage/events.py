@@ -69,10 +69,6 @@ _TEXTS = "SELECT event_id, pdu, redacted_by FROM events WHERE room_nid = ? AND e
 _REACHES = "SELECT DISTINCT clock FROM events WHERE room_nid = ? AND event_nid IN ? AND clock IS NOT NULL"
 _NIDS = "SELECT event_id, event_nid FROM events WHERE room_nid = ? AND event_id IN ?"
 _IDS = "SELECT event_nid, event_id FROM events WHERE room_nid = ? AND event_nid IN ?"
-_IDS_IN_ROOMS = (
-    "WITH wanted(room_nid, event_nid) AS ( VALUES ?) SELECT e.room_nid, e.event_nid, e.event_id FROM wanted"
-    " JOIN events AS e ON e.room_nid = wanted.room_nid AND e.event_nid = wanted.event_nid"
-)
 _ROOM_OF = "SELECT room_nid FROM events WHERE event_id = ?"
 _CLOCKS = (
     "SELECT e.event_nid, e.chain, e.number, e.clock,"
@@ -154,11 +150,6 @@ def nids(tx: Transaction, room_nid: int, event_ids: Sequence[str]) -> dict[str, 
 def ids(tx: Transaction, room_nid: int, event_nids: Sequence[int]) -> dict[int, str]:
     """Give the event IDs of nids of one room."""
     return dict(tx.all(_IDS, (room_nid, list(event_nids)))) if event_nids else {}
-
-
-def ids_in_rooms(tx: Transaction, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], str]:
-    """Give the event IDs of events of any rooms, by (room nid, event nid)."""
-    return {(row[0], row[1]): row[2] for row in tx.values(_IDS_IN_ROOMS, wanted)} if wanted else {}
 
 
 def rooms_of(tx: Transaction, event_id: str) -> list[int]:

@@ -74,12 +74,8 @@ _LOCAL = (
     "SELECT u.user_id, m.user_nid FROM memberships AS m JOIN users AS u ON u.user_nid = m.user_nid"
     " WHERE m.room_nid = ? AND m.membership = 1 AND m.local = 1"
 )
-_LOCAL_OF_MANY = (
-    "SELECT m.room_nid, u.user_id, m.user_nid FROM memberships AS m JOIN users AS u"
-    " ON u.user_nid = m.user_nid WHERE m.room_nid IN ? AND m.membership = 1 AND m.local = 1"
-)
-_SERVERS_OF_MANY = "SELECT room_nid, server, members FROM room_servers WHERE room_nid IN ? AND members > 0"
 _SERVERS = "SELECT server, members FROM room_servers WHERE room_nid = ? AND members > 0"
+_SERVERS_IN = "SELECT DISTINCT server FROM room_servers WHERE room_nid IN ? AND members > 0"
 _ROOMS_OF_USER = """
     SELECT room_nid, membership, event_nid, forgotten FROM memberships WHERE user_nid = ? AND membership IN ?
 """
@@ -123,22 +119,9 @@ def servers(tx: Transaction, room_nid: int) -> dict[str, int]:
     return {row[0]: row[1] for row in tx.all(_SERVERS, (room_nid,))}
 
 
-def local_members_of(tx: Transaction, room_nids: Sequence[int]) -> dict[int, dict[str, int]]:
-    """Give the joined users of this server with their nids, by room."""
-    return _by_room(tx.all(_LOCAL_OF_MANY, (list(room_nids),))) if room_nids else {}
-
-
-def servers_of(tx: Transaction, room_nids: Sequence[int]) -> dict[int, dict[str, int]]:
-    """Give the servers in rooms with their numbers of joined members, by room."""
-    return _by_room(tx.all(_SERVERS_OF_MANY, (list(room_nids),))) if room_nids else {}
-
-
-def _by_room(rows: Sequence[Row]) -> dict[int, dict[str, int]]:
-    """Sort (room, name, number) by room."""
-    found: dict[int, dict[str, int]] = {}
-    for room_nid, name, number in rows:
-        found.setdefault(room_nid, {})[name] = number
-    return found
+def servers_in(tx: Transaction, room_nids: Sequence[int]) -> list[str]:
+    """Give the servers with joined members in any of the rooms, our own included."""
+    return [row[0] for row in tx.all(_SERVERS_IN, (list(room_nids),))] if room_nids else []
 
 
 def rooms_of_user(tx: Transaction, user_nid: int, which: Sequence[Membership]) -> list[UserRoom]:

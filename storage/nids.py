@@ -27,7 +27,7 @@ _USERS = "SELECT user_id, user_nid FROM users WHERE user_id IN ?"
 _USER_IDS = "SELECT user_nid, user_id FROM users WHERE user_nid IN ?"
 _NEW_USERS = "INSERT INTO users (user_nid, user_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
 _ROOM_BY_ID = "SELECT room_nid, room_id, version FROM rooms WHERE room_id = ?"
-_ROOMS_BY_NID = "SELECT room_nid, room_id, version FROM rooms WHERE room_nid IN ?"
+_ROOM_BY_NID = "SELECT room_nid, room_id, version FROM rooms WHERE room_nid = ?"
 
 INSERT_ROOM = Statement("INSERT INTO rooms (room_nid, room_id, version) VALUES (?, ?, ?)")
 _NEW_ROOM = "INSERT INTO rooms (room_nid, room_id, version) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
@@ -78,10 +78,10 @@ def room_by_id(tx: Transaction, room_id: str) -> RoomRow | None:
     return None if row is None else RoomRow(row[0], unescape(row[1]), row[2])
 
 
-def rooms_by_nid(tx: Transaction, room_nids: Sequence[int]) -> list[RoomRow]:
-    """Look rooms up by their nids; unknown ones are absent."""
-    found = tx.all(_ROOMS_BY_NID, (list(room_nids),)) if room_nids else []
-    return [RoomRow(row[0], unescape(row[1]), row[2]) for row in found]
+def room_by_nid(tx: Transaction, room_nid: int) -> RoomRow | None:
+    """Look a room up by its nid."""
+    row = tx.one(_ROOM_BY_NID, (room_nid,))
+    return None if row is None else RoomRow(row[0], unescape(row[1]), row[2])
 
 
 def intern_room(tx: Transaction, room_id: str, version: str) -> RoomRow:

@@ -126,7 +126,7 @@ class Presences:
         self.ring.set_presence(user_id, state)
         if server_of(user_id) == self.server_name:
             content = {"push": [{"user_id": user_id, **self.ring.content(state)}]}
-            others = self.sharing.servers_of(user_id) - {self.server_name}
+            others = await self.sharing.servers_of(user_id) - {self.server_name}
             self.send_edu(others, "m.presence", ("presence", user_id), content)
 
     def _arm(self) -> None:

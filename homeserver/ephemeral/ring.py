@@ -40,8 +40,12 @@ class PresenceState:
 class SharedRooms(Protocol):
     """Tells who may see whose presence."""
 
-    def sees(self, session: Session, user_id: UserID) -> bool:
-        """Tell whether the session's user shares a room with `user_id`."""
+    async def sight(self, session: Session) -> Collection[int]:
+        """Give the rooms through which a session's user sees others."""
+        ...
+
+    def sees(self, sight: Collection[int], user_id: UserID) -> bool:
+        """Tell whether one of the rooms is a room of a user of known presence."""
         ...
 
 
@@ -110,17 +114,18 @@ class EphemeralRing:
                 found[room_nid] = tuple(users)
         return found
 
-    def presence(self, session: Session, after: int | None) -> Sequence[bytes]:
+    async def presence(self, session: Session, after: int | None) -> Sequence[bytes]:
         """Give `m.presence` events that changed after `after`; None: of all who are not offline."""
         if after is not None and after >= self.position:
             return ()
+        sight = await self.shared.sight(session)
         found = []
         for user_id, (changed, state) in reversed(self._presence.items()):
             if after is not None and changed <= after:
                 break
             if after is None and state.presence == OFFLINE:
                 continue
-            if user_id == session.user_id or self.shared.sees(session, user_id):
+            if user_id == session.user_id or self.shared.sees(sight, user_id):
                 found.append(self.render(user_id, state))
         return found
 

@@ -1,16 +1,16 @@
-"""Who may see whose presence: users who share a room, as far as the rooms' heads are in memory.
+"""Who may see whose presence: users who share a room.
 
-The rooms of a user whose presence is known are read once and forgotten when a membership changes.
+The rooms of users who are heard of, or look, are read once and forgotten when a membership of theirs
+changes. No room's head is needed: two users share a room if the rooms of both have one in common.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 from attrs import Factory, define
 
-from homeserver.events.heads import Heads, RoomHead
 from homeserver.events.nids import Nids
 from homeserver.sync.session import Session
 from protocol.identifiers import ServerName, UserID
@@ -20,52 +20,58 @@ from storage.feed import Entry, Flag
 from storage.memberships import Membership
 
 MAX_USERS = 20_000
-MAX_ROOMS = 500
-"""Rooms of one user that are looked at."""
+_NOWHERE: frozenset[int] = frozenset()
 
 
 @define(eq=False)
 class RoomSharing:
-    """Knows which rooms users of known presence are in."""
+    """Knows which rooms users are in, of those who are heard of or look."""
 
     database: Database
     nids: Nids
-    heads: Heads
-    _rooms: OrderedDict[int, tuple[int, ...]] = Factory(OrderedDict)
+    _rooms: OrderedDict[int, frozenset[int]] = Factory(OrderedDict)
+    _reading: dict[int, bool] = Factory(dict)
+    """Users whose rooms are being read: whether a membership changed meanwhile."""
 
     async def load(self, user_id: UserID) -> None:
-        """Read a user's rooms, and see that their heads are in memory."""
-        user_nid = await self.nids.user(user_id)
-        if user_nid in self._rooms:
-            return
-        rows = await self.database.read(memberships.rooms_of_user, user_nid, [Membership.JOIN])
-        rooms = tuple(row.room_nid for row in rows[:MAX_ROOMS])
-        await self.heads.load(rooms)
-        self._rooms[user_nid] = rooms
-        if len(self._rooms) > MAX_USERS:
-            self._rooms.popitem(last=False)
+        """Read a user's rooms, unless they are in memory."""
+        await self._load(await self.nids.user(user_id))
 
-    def sees(self, session: Session, user_id: UserID) -> bool:
-        """Tell whether the session's user shares a room with `user_id`."""
-        return any(session.user_id in head.local_members for head in self._heads_of(user_id))
+    async def sight(self, session: Session) -> Collection[int]:
+        """Give the rooms through which a session's user sees others."""
+        await self._load(session.user_nid)
+        return self._rooms.get(session.user_nid, _NOWHERE)
 
-    def servers_of(self, user_id: UserID) -> set[ServerName]:
+    def sees(self, sight: Collection[int], user_id: UserID) -> bool:
+        """Tell whether one of the rooms is a room of a user of known presence."""
+        return not self.rooms_of(user_id).isdisjoint(sight)
+
+    async def servers_of(self, user_id: UserID) -> set[ServerName]:
         """Give the servers that share a room with a user, our own among them."""
-        return {server for head in self._heads_of(user_id) for server in head.servers}
+        rooms = self.rooms_of(user_id)
+        found = await self.database.read(memberships.servers_in, list(rooms)) if rooms else ()
+        return {ServerName(server) for server in found}
 
-    def rooms_of(self, user_id: UserID) -> tuple[int, ...]:
+    def rooms_of(self, user_id: UserID) -> frozenset[int]:
         """Give the nids of the rooms a user of known presence is in, as far as they were read."""
         user_nid = self.nids.known_user(user_id)
-        return () if user_nid is None else self._rooms.get(user_nid, ())
+        return _NOWHERE if user_nid is None else self._rooms.get(user_nid, _NOWHERE)
 
     def apply(self, entries: Sequence[Entry]) -> None:
         """Follow the feed: who joined or left is to be read again."""
         for entry in entries:
             if entry.flags & Flag.MEMBERSHIP and entry.user_nid is not None:
                 self._rooms.pop(entry.user_nid, None)
+                if entry.user_nid in self._reading:
+                    self._reading[entry.user_nid] = True
 
-    def _heads_of(self, user_id: UserID) -> Iterator[RoomHead]:
-        for room_nid in self.rooms_of(user_id):
-            head = self.heads.peek(room_nid)
-            if head is not None:
-                yield head
+    async def _load(self, user_nid: int) -> None:
+        """Read a user's rooms, again if one changed meanwhile."""
+        while user_nid not in self._rooms:
+            self._reading[user_nid] = False
+            rows = await self.database.read(memberships.rooms_of_user, user_nid, [Membership.JOIN])
+            if not self._reading.pop(user_nid, True):
+                self._rooms[user_nid] = frozenset(row.room_nid for row in rows)
+        self._rooms.move_to_end(user_nid)
+        if len(self._rooms) > MAX_USERS:
+            self._rooms.popitem(last=False)

@@ -58,7 +58,7 @@ def make_passing(core: Core, outside: Outside, *, presence: bool, delivery_membe
     """
     devices, send_edu = outside.devices, outside.send_edu
     name, clock, nids = core.author.server_name, core.clock, core.nids
-    sharing = RoomSharing(core.database, nids, core.heads)
+    sharing = RoomSharing(core.database, nids)
     core.feed.add_cache(sharing.apply)
     incarnation = "".join(secrets.choice(_RING_LETTERS) for _ in range(12))
     ring = EphemeralRing(incarnation, clock.now_ms, sharing)

@@ -102,21 +102,16 @@ class _Loaded:
     servers: Mapping[str, int]
 
 
-def _read_heads(tx: Transaction, room_nids: Sequence[int]) -> list[_Loaded]:
-    """Read the heads of those rooms that have one."""
-    rows = heads.get(tx, room_nids)
-    ids = events.ids_in_rooms(tx, [(room, nid) for room, row in rows.items() for nid in row.mark.extremities])
-    local = memberships.local_members_of(tx, list(rows))
-    servers = memberships.servers_of(tx, list(rows))
-    return [
-        _Loaded(
-            row,
-            {nid: ids[room, nid] for nid in row.mark.extremities},
-            local.get(room, {}),
-            servers.get(room, {}),
-        )
-        for room, row in rows.items()
-    ]
+def _read_head(tx: Transaction, room_nid: int) -> _Loaded | None:
+    row = heads.get(tx, [room_nid]).get(room_nid)
+    if row is None:
+        return None
+    return _Loaded(
+        row,
+        events.ids(tx, room_nid, row.mark.extremities),
+        memberships.local_members(tx, room_nid),
+        memberships.servers(tx, room_nid),
+    )
 
 
 class Heads:
@@ -136,8 +131,7 @@ class Heads:
         self._sizes: dict[int, int] = {}
         self._behind: dict[int, Entry] = {}
         self._loading: SingleFlight[int, None] = SingleFlight()
-        self._under_way: dict[int, int] = {}
-        """By room: how many are loading its head, or bringing it forward."""
+        self._under_way: set[int] = set()
 
     def peek(self, room_nid: int) -> RoomHead | None:
         """Give a head if it is in memory and up to date."""
@@ -150,21 +144,6 @@ class Heads:
             await self._loading.run(room_nid, lambda: self._refresh(room_nid))
             head = self.peek(room_nid)
         return head
-
-    async def load(self, room_nids: Iterable[int]) -> None:
-        """Bring heads that are not in memory there, with one read; rooms without one are passed over."""
-        wanted = list(room_nids)
-        missing = [room_nid for room_nid in wanted if room_nid not in self._heads]
-        for room_nid in missing:
-            self._begin(room_nid)
-        try:
-            if missing:
-                await self._read(missing)
-        finally:
-            for room_nid in missing:
-                self._end(room_nid)
-        for room_nid in [each for each in wanted if each in self._behind]:
-            await self.get(room_nid)
 
     async def of_resident(self, room_id: RoomID) -> RoomHead | None:
         """Give the head of a room that a user of this server is in, None for any other."""
@@ -234,44 +213,29 @@ class Heads:
 
     async def _refresh(self, room_nid: int) -> None:
         """Load a head, or bring one forward to the last entry seen."""
-        self._begin(room_nid)
+        self._under_way.add(room_nid)
         try:
             if room_nid not in self._heads:
-                await self._read([room_nid])
-            if room_nid not in self._heads:
-                raise NotFound("This server is not in the room")
+                await self._load(room_nid)
             while (entry := self._behind.get(room_nid)) is not None:
                 await self._bring_forward(self._heads[room_nid], entry)
                 if self._behind.get(room_nid) is entry:
                     del self._behind[room_nid]
         except BaseException:
-            self._end(room_nid)
+            self._under_way.discard(room_nid)
             self.forget(room_nid)
             raise
-        self._end(room_nid)
+        self._under_way.discard(room_nid)
 
-    def _begin(self, room_nid: int) -> None:
-        """Note that entries of a room must not be missed from now on."""
-        self._under_way[room_nid] = self._under_way.get(room_nid, 0) + 1
-
-    def _end(self, room_nid: int) -> None:
-        """Note that one who loaded a room's head is done."""
-        self._under_way[room_nid] -= 1
-        if not self._under_way[room_nid]:
-            del self._under_way[room_nid]
-
-    async def _read(self, room_nids: Sequence[int]) -> None:
-        """Read heads and keep those that nobody else has brought meanwhile: theirs may have moved on."""
-        loaded = await self._database.read(_read_heads, room_nids)
-        rooms = await self._nids.rooms_of([each.row.room_nid for each in loaded])
-        for each in loaded:
-            room_nid = each.row.room_nid
-            if room_nid in self._heads:
-                continue
-            self._keep(self._head_of(rooms[room_nid], each))
-            entry = self._behind.get(room_nid)
-            if entry is not None and entry.head is not None and entry.head.seq <= each.row.mark.seq:
-                del self._behind[room_nid]
+    async def _load(self, room_nid: int) -> None:
+        loaded = await self._database.read(_read_head, room_nid)
+        if loaded is None:
+            raise NotFound("This server is not in the room")
+        room = await self._nids.room_of(room_nid)
+        self._keep(self._head_of(room, loaded))
+        entry = self._behind.get(room_nid)
+        if entry is not None and entry.head is not None and entry.head.seq <= loaded.row.mark.seq:
+            del self._behind[room_nid]
 
     def _head_of(self, room: Room, loaded: _Loaded) -> RoomHead:
         mark = loaded.row.mark

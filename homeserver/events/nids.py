@@ -181,19 +181,13 @@ class Nids:
 
     async def room_of(self, room_nid: int) -> Room:
         """Look a room up by its number; raises `NotFound` for a number never handed out."""
-        room = (await self.rooms_of([room_nid])).get(room_nid)
-        if room is None:
+        room = self._rooms_by_nid.get(room_nid)
+        if room is not None:
+            return room
+        row = await self._database.read(nids.room_by_nid, room_nid)
+        if row is None:
             raise NotFound("There is no such room")
-        return room
-
-    async def rooms_of(self, room_nids: Collection[int]) -> dict[int, Room]:
-        """Look rooms up by their numbers; those never handed out are absent."""
-        found = {nid: self._rooms_by_nid[nid] for nid in room_nids if nid in self._rooms_by_nid}
-        missing = [nid for nid in room_nids if nid not in found]
-        if missing:
-            for row in await self._database.read(nids.rooms_by_nid, missing):
-                found[row.room_nid] = self.remember_room(row)
-        return found
+        return self.remember_room(row)
 
     async def intern_room(self, room_id: RoomID, version: RoomVersion) -> Room:
         """Give the room of this ID, making its number if it is new here."""

@@ -133,7 +133,7 @@ class Ephemeral(Protocol):
         """Give who types now where that changed after `after`; None: where anyone types."""
         ...
 
-    def presence(self, session: Session, after: int | None) -> Sequence[bytes]:
+    async def presence(self, session: Session, after: int | None) -> Sequence[bytes]:
         """Give `m.presence` events, as JSON, that changed after `after` (None: all that matter)."""
         ...
 

@@ -236,8 +236,8 @@ class PresenceTest(PassingCase):
         """Presence is shown to those who share a room, and to the user (security: F8)."""
         await self.place.take("m.presence", {"push": [{"user_id": ZOE, "presence": ONLINE}]})
         await self._settle()
-        self.assertEqual(len(self.ring.presence(await self.place.session(ALICE), None)), 1)
-        self.assertEqual(self.ring.presence(await self.place.session(CAROL), None), [])
+        self.assertEqual(len(await self.ring.presence(await self.place.session(ALICE), None)), 1)
+        self.assertEqual(await self.ring.presence(await self.place.session(CAROL), None), [])
 
 
 class NonsenseTests:

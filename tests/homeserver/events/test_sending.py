@@ -90,27 +90,6 @@ class SendingTests:
         self.assertEqual(head.extremities, (sent[-1].nid,))
         self.assertEqual(head.seq, 45)
 
-    async def test_heads_of_many_rooms_are_loaded_together(self) -> None:
-        """Heads loaded together, while events go on, are the same as those loaded one at a time."""
-        worker = await self.begin()
-        made = [await worker.room() for _ in range(4)]
-        nids = [each.room.nid for each in made]
-        cold = await start_worker(self.database)
-        said = [await cold.events.send(message(made[0].room.room_id, "before"), now=NOW)]
-        loading = Deferred.fromCoroutine(cold.heads.load([*nids, 1 << 40]))
-        said += await all_of(cold, [message(each.room.room_id, "meanwhile") for each in made[:2]])
-        await loading
-        said.append(await cold.events.send(message(made[2].room.room_id, "after"), now=NOW))
-        last = {event.room_nid: event.nid for event in said} | {nids[3]: made[3].events[-1].nid}
-        for each in made:
-            room_nid, head = (
-                each.room.nid,
-                cold.heads.peek(each.room.nid) or await cold.heads.get(each.room.nid),
-            )
-            self.assertEqual(head.extremities, (last[room_nid],))
-            self.assertEqual(dict(head.servers), {"plait.test": 1})
-            self.assertEqual(set(head.local_members), {ALICE})
-
     async def test_state_is_found_at_the_head(self) -> None:
         """A state event changes the resolved state and the tables, in memory as in the database."""
         worker = await self.begin()
