@@ -154,7 +154,7 @@ def encode(value: JsonValue) -> bytes:
 def encode_checked(value: JsonValue) -> bytes:
     """Write canonical JSON of a value whose numbers have been checked."""
     try:
-        return orjson.dumps(value, option=_STRICT)
+        return _trimmed(orjson.dumps(value, option=_STRICT))
     except TypeError:
         return _encode_slowly(value)
 
@@ -167,7 +167,7 @@ def encode_lax(value: JsonValue) -> bytes:
     if _has_floats(value):
         return _encode_slowly(value)
     try:
-        return orjson.dumps(value, option=_SORTED)
+        return _trimmed(orjson.dumps(value, option=_SORTED))
     except TypeError:
         return _encode_slowly(value)
 
@@ -175,9 +175,14 @@ def encode_lax(value: JsonValue) -> bytes:
 def dumps(value: JsonValue) -> bytes:
     """Write JSON in a hurry: valid, but in no particular order; raises BadJson as `encode_lax` does."""
     try:
-        return orjson.dumps(value)
+        return _trimmed(orjson.dumps(value))
     except TypeError:
         return _encode_slowly(value)
+
+
+def _trimmed(written: bytes) -> bytes:
+    """Copy what orjson wrote: its own bytes keep a buffer of 4 kB at least, and of ten times their length."""
+    return bytes(memoryview(written))
 
 
 def _has_floats(value: JsonValue) -> bool:

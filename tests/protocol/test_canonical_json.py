@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -122,6 +123,22 @@ class EncodeTests(SynchronousTestCase):
         raw = encode_lax(value)
         self.assertEqual(raw, plain_canonical(value))
         self.assertEqual(encode_lax(decode_lax(raw)), raw)
+
+
+class SlackTests(SynchronousTestCase):
+    """What is written takes the memory it needs."""
+
+    def test_no_buffer_is_kept(self) -> None:
+        """A thousand written events that are kept take little more memory than their bytes."""
+        content = {"body": "x" * 300}
+        for write in (encode, encode_lax, dumps):
+            tracemalloc.start()
+            try:
+                kept = [write(content) for _ in range(1_000)]
+                used, _ = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            self.assertLess(used, 1.5 * sum(map(len, kept)))
 
 
 class DecodeTests(SynchronousTestCase):
