@@ -6,7 +6,7 @@ A part of the composition root that tests and bench use too; nothing here decide
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
@@ -23,13 +23,15 @@ from homeserver.events.sending import LocalEvents
 from homeserver.feed.following import Follower
 from homeserver.feed.tail import Feed
 from storage.database import Database, Dialect
-from storage.notifications import FeedNotifications
 from storage.trie_nodes import NodeCache, TrieReader
 
-SHARE_OF_EVENTS = 0.35
-SHARE_OF_NODES = 0.25
+if TYPE_CHECKING:
+    from storage.notifications import FeedNotifications
+
+SHARE_OF_EVENTS = 0.3
+SHARE_OF_NODES = 0.2
 SHARE_OF_HEADS = 0.15
-SHARE_OF_RING = 0.1
+SHARE_OF_RING = 0.2
 SHARE_OF_BODIES = 0.15
 """How the memory budget is shared; bodies are the client bytes that sync keeps."""
 
@@ -91,6 +93,8 @@ def make_following(core: Core, dsn: str, reactor: Any, writer: str) -> Following
     """Build what follows other writers; None on SQLite, which has one process alone."""
     if core.database.dialect is not Dialect.POSTGRES:
         return None
+    from storage.notifications import FeedNotifications  # its driver takes 4 MB of memory
+
     follower = Follower(core.feed, core.clock)
     return Following(follower, FeedNotifications(dsn, reactor, writer, follower.moved))
 

@@ -7,7 +7,6 @@ from urllib.parse import unquote, urlsplit
 from twisted.internet.interfaces import IReactorFromThreads
 
 from storage.database import Database, Dialect, Transaction
-from storage.postgres import open_postgres
 from storage.sqlite import open_sqlite
 
 
@@ -33,6 +32,8 @@ def _open(url: str, reactor: IReactorFromThreads, pool_size: int) -> Database:
     if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
         return open_sqlite(unquote(parts.path[1:]), reactor, readers=max(1, min(3, pool_size - 1)))
     if parts.scheme in {"postgresql", "postgres"}:
+        from storage.postgres import open_postgres  # its driver takes 4 MB of memory
+
         return open_postgres(url, reactor, pool_size=pool_size)
     raise ValueError("the database URL must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
 

@@ -49,7 +49,7 @@ _PRAGMAS = (
     "PRAGMA temp_store = MEMORY",
     "PRAGMA journal_size_limit = 67108864",
 )
-WRITER_CACHE_KIB, READER_CACHE_KIB = 8_000, 2_000
+WRITER_CACHE_KIB, READER_CACHE_KIB = 4_000, 1_000
 """Pages kept by a connection; what a reader does not hold, the operating system's cache has."""
 _REFUSED_DATA = (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeEncodeError)
 _NUL = "U+0000 in text: the store must escape it"

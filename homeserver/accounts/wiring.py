@@ -32,7 +32,8 @@ from homeserver.core import Core
 from homeserver.http.rate_limits import RateLimiter
 from homeserver.threads import Threads
 
-PASSWORD_THREADS = 2
+PASSWORD_THREADS = 1
+"""One hash at a time: each takes 19 MiB, and a core that the reactor could use."""
 MAX_WAITING_PASSWORDS = 200
 
 

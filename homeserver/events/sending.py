@@ -52,8 +52,9 @@ CONTENDED_MS = 1_000
 MAX_REBUILDING = 2_000
 """Events of one room that may wait for its lock."""
 
-MAX_ANSWERS = 20_000
-"""Transaction IDs whose answers are kept in memory; the database keeps all of the last day."""
+MAX_ANSWERS = 4_000
+"""Transaction IDs whose answers are kept in memory, some 400 bytes each; the database keeps all of the
+last day."""
 
 
 @define(eq=False)
