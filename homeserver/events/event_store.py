@@ -20,8 +20,6 @@ from storage.database import Database, Transaction
 from storage.events import ClockRow, EventRow
 from storage.feed import Entry, Flag, Kind
 
-EVENT_OVERHEAD = 1_500
-"""Bytes an event takes in memory beside its canonical JSON, roughly (measured with tracemalloc)."""
 MAX_CLOCKS = 4_000
 """Auth clocks kept: those of the few events that authorise most others."""
 
@@ -121,7 +119,7 @@ class Events:
         """Keep a committed event in memory."""
         key = (stored.room_nid, stored.nid)
         if key not in self._events:
-            self._bytes += len(stored.event.raw) + EVENT_OVERHEAD
+            self._bytes += stored.size
         self._events[key] = stored
         self._by_id[stored.room_nid, stored.event.event_id] = stored.nid
         while self._bytes > self._budget and len(self._events) > 1:
@@ -170,7 +168,7 @@ class Events:
 
     def _drop(self, key: _Key) -> None:
         event = self._events.pop(key)
-        self._bytes -= len(event.event.raw) + EVENT_OVERHEAD
+        self._bytes -= event.size
         self._by_id.pop((key[0], event.event.event_id), None)
 
     async def _load(self, room_nid: int, read: _Read[T], names: Sequence[T]) -> list[StoredEvent]:

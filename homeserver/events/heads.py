@@ -29,9 +29,11 @@ from storage.feed import Entry, HeadMark
 from storage.heads import HeadRow
 
 HEAD_BYTES = 4_000
-"""What a head costs in memory without its members, roughly."""
+"""What a head costs in memory without members and state events, roughly."""
 
 MEMBER_BYTES = 150
+STATE_EVENT_BYTES = 2_000
+"""The cache of events may hold it as well, or no longer."""
 
 
 @frozen(eq=False)
@@ -81,6 +83,12 @@ class RoomHead:
     def local_members(self) -> Mapping[UserID, int]:
         """Give the joined users of this server, with their nids."""
         return self.members.local
+
+    @property
+    def size(self) -> int:
+        """Tell the bytes it takes in memory, roughly."""
+        members = len(self.members.local) + len(self.members.servers)
+        return HEAD_BYTES + MEMBER_BYTES * members + STATE_EVENT_BYTES * len(self.cached)
 
     @property
     def servers(self) -> Mapping[ServerName, int]:
@@ -170,7 +178,7 @@ class Heads:
                 if followed is None:
                     self._behind[entry.room_nid] = entry
                 else:
-                    self._heads[entry.room_nid] = followed
+                    self._keep(followed)
 
     def forget(self, room_nid: int) -> None:
         """Drop a head that may not be what the database has; the next to ask loads it."""
@@ -264,7 +272,7 @@ class Heads:
         place = current.place.moved(entry.head, ids, entry.root)
         if self._heads.get(current.room_nid) is current:
             current.members.apply(changes)
-            self._heads[current.room_nid] = RoomHead(place, cached, current.members)
+            self._keep(RoomHead(place, cached, current.members))
 
     async def _changes_of(
         self, room_nid: int, difference: Mapping[StateKey, tuple[int | None, int | None]]
@@ -278,10 +286,13 @@ class Heads:
         return changes_between(both, users, self._server_name)
 
     def _keep(self, head: RoomHead) -> None:
-        size = HEAD_BYTES + MEMBER_BYTES * (len(head.local_members) + len(head.servers))
+        """Keep a head in place of an older one; the least recently loaded rooms go past the budget."""
+        size = head.size
         self._heads[head.room_nid] = head
+        self._bytes += size - self._sizes.get(head.room_nid, 0)
         self._sizes[head.room_nid] = size
-        self._bytes += size
+        if self._bytes <= self._budget:
+            return
         for room_nid in list(self._heads):
             if self._bytes <= self._budget:
                 break

@@ -17,7 +17,7 @@ from protocol.identifiers import EventID, RoomID, StateKey
 from protocol.room_versions import RoomVersion
 from storage.feed import HeadMark
 
-MAX_STATE_EVENTS = 128
+MAX_STATE_EVENTS = 64
 """State events kept for each room; beyond it those kept longest go first."""
 
 
@@ -71,6 +71,10 @@ class HeadState:
         self.root = root
         self._events = events if events is not None else {}
 
+    def __len__(self) -> int:
+        """Count the keys that are loaded."""
+        return len(self._events)
+
     def known(self, keys: Iterable[StateKey]) -> dict[StateKey, StoredEvent] | None:
         """Give the state under `keys` without waiting; None if some of it must be loaded first."""
         events = self._events
@@ -101,6 +105,7 @@ class HeadState:
         events = dict(self._events)
         events.pop(stored.event.key, None)
         events[stored.event.key] = stored
+        _bound(events)
         return HeadState(self._reader, self._room_nid, root, events)
 
     def without(self, keys: Iterable[StateKey], root: bytes) -> HeadState:
@@ -116,8 +121,13 @@ class HeadState:
 
     def _remember(self, loaded: Mapping[StateKey, StoredEvent | None]) -> None:
         self._events.update(loaded)
-        while len(self._events) > MAX_STATE_EVENTS:
-            del self._events[next(iter(self._events))]
+        _bound(self._events)
+
+
+def _bound(events: dict[StateKey, StoredEvent | None]) -> None:
+    """Let those go that were kept longest."""
+    while len(events) > MAX_STATE_EVENTS:
+        del events[next(iter(events))]
 
 
 def events_of(state: Mapping[StateKey, StoredEvent]) -> dict[StateKey, Event]:

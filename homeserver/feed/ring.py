@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+from homeserver.events.stored import StoredEvent
 from storage.feed import Entry, Kind
 
 ENTRY_BYTES = 700
@@ -43,7 +44,7 @@ class Ring:
         assert entry.pos == self.last + 1, "the feed has no holes"
         self.last = entry.pos
         self._entries.append(entry)
-        self._bytes += ENTRY_BYTES
+        self._bytes += _size(entry)
         if entry.room_nid is not None:
             self._rooms.setdefault(entry.room_nid, deque()).append(entry)
         if entry.user_nid is not None:
@@ -84,13 +85,18 @@ class Ring:
 
     def _drop_oldest(self) -> None:
         entry = self._entries.popleft()
-        self._bytes -= ENTRY_BYTES
+        self._bytes -= _size(entry)
         if entry.room_nid is not None:
             _drop_first(self._rooms, entry.room_nid)
         if entry.user_nid is not None:
             _drop_first(self._users, entry.user_nid)
         if entry.kind == Kind.RECEIPT and self._is_latest(entry):
             del self._receipts[entry.room_nid, entry.user_nid, entry.ref]
+
+
+def _size(entry: Entry) -> int:
+    """Tell what an entry costs with its event, though the cache of events may hold that as well."""
+    return ENTRY_BYTES + (entry.payload.size if isinstance(entry.payload, StoredEvent) else 0)
 
 
 def _drop_first(index: dict[int, deque[Entry]], name: int) -> None:
