@@ -16,7 +16,7 @@ from homeserver.accounts.login import JWT, PASSWORD, Login
 from homeserver.accounts.sessions import DeviceWish, Granted, Sessions
 from homeserver.http.calls import EMPTY, Call, Reply
 from homeserver.http.routing import Auth, RateClass, Route
-from protocol.errors import BadJson, InvalidParam, MissingParam
+from protocol.errors import BadJson, InvalidParam, MatrixError, MissingParam
 from storage.accounts import AccountRow
 
 
@@ -75,7 +75,7 @@ class LoginRoutes:
             if body.token is None:
                 raise MissingParam("A login by token needs `token`")
             return await self.login.by_outside_token(body.token, call.now)
-        raise InvalidParam("This type of login is not known here")
+        raise MatrixError("This type of login is not known here")
 
     async def refresh(self, call: Call[RefreshBody]) -> Reply:
         """POST /refresh."""

@@ -17,6 +17,9 @@ from homeserver.rooms.messages import Messages
 from protocol.events import EventDraft
 from storage.transactions import TransactionKey
 
+SENT_AT = "org.plait.origin_server_ts"
+"""What `PUT …/send` answers beside the event ID: the event's time, which others see too."""
+
 
 @frozen(eq=False)
 class RoomEvents:
@@ -28,8 +31,8 @@ class RoomEvents:
         """PUT …/rooms/{roomId}/send/{eventType}/{txnId}."""
         draft = EventDraft(room_of(call), call.path["eventType"], call.requester.user_id, call.body)
         key = transaction_of(call, "send", call.path["roomId"], call.path["eventType"])
-        stored = await self.messages.send(draft, key, call.now)
-        return {"event_id": stored.event.event_id}
+        event = (await self.messages.send(draft, key, call.now)).event
+        return {"event_id": event.event_id, SENT_AT: event.origin_server_ts}
 
     async def set_state(self, call: Call[dict[str, Any]]) -> Reply:
         """PUT …/rooms/{roomId}/state/{eventType}/{stateKey}."""

@@ -26,7 +26,7 @@ from homeserver.config.sections import LogFormat, Logging
 
 MAX_TEXT = 1024
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_TOKEN = re.compile(r"(access_token=)[^&\s\"']+")
+_TOKEN = re.compile(r"((?:access_token|ticket)=)[^&\s\"']+")
 
 
 def start_logging(config: Logging, stream: TextIO = sys.stderr) -> None:
@@ -44,8 +44,10 @@ def make_observer(config: Logging, stream: TextIO) -> Any:
 
     threshold: Any = LogLevelFilterPredicate(LogLevel.levelWithName(config.level.value))
     # Twisted tells of every connection and timeout at `info`; only its warnings matter to an admin.
-    for namespace in ("twisted", "txaio", "autobahn", "treq", "log_legacy"):
+    for namespace in ("twisted", "txaio", "treq", "log_legacy"):
         threshold.setLogLevelForNamespace(namespace, LogLevel.warn)
+    # Autobahn warns of every frame of a client that is too large or malformed.
+    threshold.setLogLevelForNamespace("autobahn", LogLevel.error)
     observer: Any = write
     return FilteringLogObserver(observer, [threshold])
 

@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from attrs import frozen
 
+from client_api.room_events import SENT_AT
 from client_api.websocket.asking import id_member
 from homeserver.accounts.requester import Requester
 from homeserver.clock import Clock
@@ -73,12 +74,12 @@ class Commands:
         content = self._content(frame)
         room_id = await self._room(frame, requester)
         path = f"{_V3}/rooms/{_quoted(room_id)}/send/m.room.message/{_quoted(frame.txn_id)}"
-        now = self.sending.clock.now_ms()
         response = await self._ask("PUT", path.encode(), dumps(content), requester)
         if response.status != 200:
             return b'{"type":"error"%b,%b' % (id_member(frame.id), response.body[1:])
         answer = decode_own(response.body)
-        stored = {"event_id": answer["event_id"], "room_id": room_id, "txn_id": frame.txn_id, "ts": now}
+        stored = {"event_id": answer["event_id"], "room_id": room_id, "txn_id": frame.txn_id}
+        stored["ts"] = answer[SENT_AT]
         return b'{"type":"message"%b,%b' % (id_member(frame.id), dumps(stored)[1:])
 
     async def read(self, frame: Read, requester: Requester) -> Response:

@@ -71,6 +71,7 @@ class PasswordLoginTests(AccountsCase):
         ):
             answer = await self.ask("POST", V3 + "/login", body)
             self.assertEqual(answer.status, status, body)
+        self.assertEqual((await self.ask("POST", V3 + "/login", {"type": "m.login.x"})).errcode, "M_UNKNOWN")
 
     async def test_logging_out(self) -> None:
         """The token and its device are gone; `all` ends every one."""

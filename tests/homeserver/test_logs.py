@@ -35,9 +35,10 @@ class LogTests(SynchronousTestCase):
         self.assertLess(len(line), MAX_TEXT + 200)
 
     def test_tokens_in_urls_are_masked(self) -> None:
-        """An access token in a query string never reaches the log (security: L15)."""
-        (line,) = self.lines(Logging(), "GET {uri}", uri="/sync?access_token=marked-token&since=s1")
-        self.assertNotIn("marked-token", line)
+        """An access token or ticket in a query string never reaches the log (security: L15)."""
+        for name in ("access_token", "ticket"):
+            (line,) = self.lines(Logging(), "GET {uri}", uri=f"/sync?{name}=marked-token&since=s1")
+            self.assertNotIn("marked-token", line)
 
     def test_json_lines_parse(self) -> None:
         """With format json every line is an object with time, level, source and message."""

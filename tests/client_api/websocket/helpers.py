@@ -264,7 +264,7 @@ class WsServer:
 
     async def _send(self, call: Call[Any]) -> Reply:
         self.calls.append(call)
-        return {"event_id": f"${call.path['txn']}"}
+        return {"event_id": f"${call.path['txn']}", "org.plait.origin_server_ts": 1_700_000_000_124}
 
     async def _note(self, call: Call[Any]) -> Reply:
         self.calls.append(call)

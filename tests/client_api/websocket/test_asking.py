@@ -122,6 +122,7 @@ class MessageTests(AskingCase):
         answer = self.send(room_id=ROOM)
         self.assertEqual((answer["type"], answer["id"], answer["event_id"]), ("message", 1, "$t1"))
         self.assertEqual((answer["room_id"], answer["txn_id"]), (ROOM, "t1"))
+        self.assertEqual(answer["ts"], 1_700_000_000_124)
         call = self.server.calls[-1]
         self.assertEqual(call.path, {"room": ROOM, "type": "m.room.message", "txn": "t1"})
         self.assertEqual(call.body, {"body": "hello", "msgtype": "m.text"})
