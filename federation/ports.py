@@ -57,6 +57,10 @@ class RoomServers(Protocol):
         """Give the servers with a joined member in the state with this root."""
         ...
 
+    def are_the_same(self, room_nid: int, before: bytes, after: bytes) -> None:
+        """Note that the servers of a state, if they are known, are those of another too."""
+        ...
+
 
 class ReceivedEvents(Protocol):
     """Places events of other servers (`homeserver.events.gaps.Gaps`)."""

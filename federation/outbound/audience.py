@@ -40,6 +40,16 @@ class Audiences:
         members = frozenset(before) - without
         return Audience(members, _named(event) - without - members)
 
+    def follow(self, stored: StoredEvent, after: bytes) -> None:
+        """Note the state after an event whose audience was asked for, on which alone the room goes on.
+
+        If it moved nobody of another server, the next event's audience is known without a look at the state.
+        """
+        event = stored.event
+        assert stored.root_before is not None
+        if event.type != "m.room.member" or server_of(event.key[1]) == self.own_name:
+            self.room_servers.are_the_same(stored.room_nid, stored.root_before, after)
+
     async def is_member(self, server: ServerName, stored: StoredEvent) -> bool:
         """Tell whether an event goes to `server` as a member of the room."""
         return server in (await self.of(stored)).members

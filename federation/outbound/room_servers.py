@@ -41,10 +41,19 @@ class ServersAtState:
             return known
         counts = await self._count(room_nid, root)
         servers = frozenset(server for server, members in counts.items() if members > 0)
+        self._remember(room_nid, root, servers)
+        return servers
+
+    def are_the_same(self, room_nid: int, before: bytes, after: bytes) -> None:
+        """Note that the servers of a state, if they are known, are those of another too."""
+        known = self._known.get((room_nid, before))
+        if known is not None:
+            self._remember(room_nid, after, known)
+
+    def _remember(self, room_nid: int, root: bytes, servers: frozenset[ServerName]) -> None:
         self._known[room_nid, root] = servers
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
-        return servers
 
     async def _count(self, room_nid: int, root: bytes) -> Counter[ServerName]:
         """Count the members of each server, from the head if there is one."""

@@ -20,6 +20,7 @@ from federation.ports import EventReader, FeedSource
 from homeserver.background import run_in_background
 from homeserver.clock import Timer
 from homeserver.events.stored import StoredEvent
+from homeserver.sync.spans import is_straight
 from protocol.identifiers import ServerName
 from storage.catch_up import CatchUpStore
 from storage.federation_shards import shard_of
@@ -131,6 +132,8 @@ class FederationSender:
         if stored is None or not may_go_out(stored):
             return
         audience = await self.sources.audiences.of(stored)
+        if is_straight(entry) and entry.root is not None and entry.root != stored.root_before:
+            self.sources.audiences.follow(stored, entry.root)
         pdu = PendingPdu(entry.pos, stored.event)
         for server in audience.members | audience.named:
             if not self.shards.owns(server):

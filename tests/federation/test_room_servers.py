@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -11,6 +11,7 @@ from federation.outbound.audience import Audiences
 from federation.outbound.catch_up import CatchUp
 from federation.outbound.room_servers import ServersAtState
 from homeserver.events.stored import StoredEvent
+from protocol.events import EventDraft
 from protocol.identifiers import ServerName, UserID
 from storage.catch_up import CatchUpStore
 from storage.outbound_edus import OutboundEduStore
@@ -20,6 +21,7 @@ from tests.federation.plait import Plait
 BOB = UserID("@bob:there.example")
 THIRD = ServerName("third.example")
 CAROL = UserID("@carol:third.example")
+DAVE = UserID("@dave:here.example")
 MEMBER = "m.room.member"
 
 
@@ -78,6 +80,23 @@ class RoomServersTests(SynchronousTestCase):
                 self.assertEqual(self._members(stored), servers, stored.event.content)
             core = self.here.core
             self.audiences = Audiences(HERE, ServersAtState(core.heads, core.state, core.stored))
+
+    def test_an_own_user_changes_no_other_server(self) -> None:
+        """After a join here the next audience is known without the state; a move elsewhere makes it look."""
+        self.there.join(BOB, self.room_id, HERE)
+        core = self.here.core
+        join = EventDraft(self.room_id, MEMBER, DAVE, {"membership": "join"}, DAVE)
+        joined = self._get(core.events.send(join, now=self.here.world.now))
+        said, kicked, after = self._say("with dave"), self._kick(BOB), self._say("without bob")
+        self.assertEqual(self._members(joined), {THERE})
+        state, self.servers.state = self.servers.state, cast(Any, None)
+        assert said.root_before is not None and after.root_before is not None
+        self.audiences.follow(joined, said.root_before)
+        self.assertEqual(self._members(said), {THERE})
+        self.servers.state = state
+        self.assertEqual(self._members(kicked), {THERE})
+        self.audiences.follow(kicked, after.root_before)
+        self.assertEqual(self._members(after), set())
 
     def test_what_a_server_is_owed(self) -> None:
         """Everything said while it was in the room, its last kick too, and nothing else."""

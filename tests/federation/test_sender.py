@@ -63,6 +63,10 @@ class Home:
         """Give the servers in a room."""
         return self.servers.get((room_nid, root), ())
 
+    def are_the_same(self, room_nid: int, before: bytes, after: bytes) -> None:
+        """Take the servers over."""
+        self.servers[room_nid, after] = self.servers.get((room_nid, before), ())
+
     def join(self, server: ServerName, room_nid: int = 1, root: bytes = b"r") -> None:
         """Put a server into a room."""
         self.servers[room_nid, root] = {HERE, *self.servers.get((room_nid, root), ()), server}
