@@ -26,7 +26,7 @@ _COUNT = "SELECT COUNT(*) FROM federation_senders"
 _LEAVE = "DELETE FROM federation_senders WHERE holder = ?"
 _TAKE = "UPDATE federation_shards SET holder = ?, expires = ? WHERE shard IN ?"
 _RELEASE = "UPDATE federation_shards SET holder = NULL, expires = 0 WHERE holder = ?"
-_ADVANCE = "UPDATE federation_shards SET position = ? WHERE shard = ? AND holder = ? AND position < ?"
+_ADVANCE = "UPDATE federation_shards SET position = ? WHERE holder = ? AND shard IN ? AND position < ?"
 
 
 def shard_of(server: ServerName) -> int:
@@ -40,29 +40,32 @@ class ShardStore:
 
     database: Database
 
-    async def renew(self, holder: str, now: int, until: int) -> Mapping[int, int]:
-        """Keep the leases of `holder` until `until` (ms), take its fair share, give {shard: position}.
+    async def renew(
+        self, holder: str, now: int, until: int, positions: Mapping[int, int]
+    ) -> Mapping[int, int]:
+        """Move the positions of shards that `holder` holds, and keep its leases until `until` (ms).
 
-        A holder with more than its share gives some up, so that newcomers find work.
+        Takes its fair share and gives {shard: position}. A holder with more than its share gives some up, so
+        that newcomers find work.
         """
-        return await self.database.write(_renew, holder, now, until)
+        return await self.database.write(_renew, holder, now, until, positions)
 
-    async def advance(self, holder: str, positions: Mapping[int, int]) -> None:
-        """Move the positions of shards that `holder` holds."""
-        if positions:
-            await self.database.write(_advance, holder, positions)
-
-    async def release(self, holder: str) -> None:
-        """Give all leases of `holder` up, so that others may take them at once."""
-        await self.database.write(_release, holder)
+    async def release(self, holder: str, positions: Mapping[int, int]) -> None:
+        """Give all leases of `holder` up at these positions, so that others may take them at once."""
+        await self.database.write(_release, holder, positions)
 
 
-def _renew(tx: Transaction, holder: str, now: int, until: int) -> dict[int, int]:
+def _renew(
+    tx: Transaction, holder: str, now: int, until: int, positions: Mapping[int, int]
+) -> dict[int, int]:
     tx.execute(_FORGET_DEAD, (now,))
     tx.execute(_ENROL, (holder, until))
     holders = (tx.one(_COUNT) or (1,))[0]
-    tx.many(_MAKE, [(shard,) for shard in range(SHARDS)])
     rows = tx.all(_ALL)
+    if len(rows) < SHARDS:
+        tx.many(_MAKE, [(shard,) for shard in range(SHARDS)])
+        rows = tx.all(_ALL)
+    _advance(tx, holder, positions)
     mine = [shard for shard, owner, _, _ in rows if owner == holder]
     free = [
         shard for shard, owner, expires, _ in rows if owner is None or (owner != holder and expires <= now)
@@ -70,7 +73,8 @@ def _renew(tx: Transaction, holder: str, now: int, until: int) -> dict[int, int]
     keep = _fair_share(mine, free, holders)
     _set_holder(tx, None, 0, [shard for shard in mine if shard not in keep])
     _set_holder(tx, holder, until, keep)
-    return {shard: position for shard, _, _, position in rows if shard in keep}
+    reached = {shard: positions[shard] for shard in mine if shard in positions}
+    return {shard: max(position, reached.get(shard, 0)) for shard, _, _, position in rows if shard in keep}
 
 
 def _fair_share(mine: Sequence[int], free: Sequence[int], holders: int) -> list[int]:
@@ -85,10 +89,12 @@ def _set_holder(tx: Transaction, holder: str | None, until: int, shards: Sequenc
 
 
 def _advance(tx: Transaction, holder: str, positions: Mapping[int, int]) -> None:
-    for shard, position in positions.items():
-        tx.execute(_ADVANCE, (position, shard, holder, position))
+    for position in set(positions.values()):
+        shards = [shard for shard, reached in positions.items() if reached == position]
+        tx.execute(_ADVANCE, (position, holder, shards, position))
 
 
-def _release(tx: Transaction, holder: str) -> None:
+def _release(tx: Transaction, holder: str, positions: Mapping[int, int]) -> None:
+    _advance(tx, holder, positions)
     tx.execute(_RELEASE, (holder,))
     tx.execute(_LEAVE, (holder,))

@@ -82,8 +82,7 @@ class FederationSender:
             self._timer.cancel()
         for destination in list(self._destinations.values()):
             destination.stop()
-        await self.shards.advance(self._position_of)
-        await self.shards.release()
+        await self.shards.release(self._position_of)
 
     def wake(self, server: ServerName) -> None:
         """See whether there is something to send to `server`, such as an EDU."""
@@ -183,8 +182,8 @@ class FederationSender:
         return self._sending
 
     async def _renew(self) -> None:
-        """Renew the leases; take over shards gained, let go of those lost."""
-        gained = await self.shards.renew()
+        """Keep the positions and renew the leases; take over shards gained, let go of those lost."""
+        gained = await self.shards.renew(self._position_of)
         for server, destination in list(self._destinations.items()):
             if not self.shards.owns(server):
                 destination.stop()
@@ -232,7 +231,6 @@ class FederationSender:
     async def _tend(self) -> None:
         """Write the positions and renew the leases."""
         try:
-            await self.shards.advance(self._position_of)
             await self._renew()
         finally:
             if not self._stopped:

@@ -32,29 +32,24 @@ class Shards:
         """Tell whether this process sends to `server`."""
         return shard_of(server) in self._positions and self.clock.now_ms() < self._until
 
-    async def renew(self) -> Mapping[int, int]:
+    async def renew(self, position_of: Callable[[int], int]) -> Mapping[int, int]:
         """Renew the leases, take free shards, and give those newly held with their positions.
 
-        After a lapse everything is newly held: what passed meanwhile was not handed to destinations.
+        New positions are kept with it; `position_of` gives the one of a shard. After a lapse everything is
+        newly held: what passed meanwhile was not handed to destinations.
         """
         now = self.clock.now_ms()
         before = self._positions if now < self._until else {}
-        held = await self.store.renew(self.holder, now, now + LEASE)
-        gained = {shard: position for shard, position in held.items() if shard not in before}
-        self._positions = {shard: before.get(shard, position) for shard, position in held.items()}
-        self._until = now + LEASE
-        return gained
+        held = await self.store.renew(self.holder, now, now + LEASE, self._moved(position_of))
+        self._positions, self._until = dict(held), now + LEASE
+        return {shard: position for shard, position in held.items() if shard not in before}
 
-    async def advance(self, position_of: Callable[[int], int]) -> None:
-        """Keep new positions; `position_of` gives the one of a shard."""
+    async def release(self, position_of: Callable[[int], int]) -> None:
+        """Give all shards up, where they stand now."""
+        moved, self._positions = self._moved(position_of), {}
+        await self.store.release(self.holder, moved)
+
+    def _moved(self, position_of: Callable[[int], int]) -> dict[int, int]:
+        """Give the positions that are further than what is kept."""
         reached = {shard: position_of(shard) for shard in self._positions}
-        moved = {shard: position for shard, position in reached.items() if position > self._positions[shard]}
-        await self.store.advance(self.holder, moved)
-        for shard, position in moved.items():
-            if shard in self._positions:
-                self._positions[shard] = position
-
-    async def release(self) -> None:
-        """Give all shards up."""
-        self._positions = {}
-        await self.store.release(self.holder)
+        return {shard: position for shard, position in reached.items() if position > self._positions[shard]}

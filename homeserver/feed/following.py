@@ -9,7 +9,9 @@ from homeserver.background import run_in_background
 from homeserver.clock import Clock, Timer
 from homeserver.feed.tail import Feed
 
-POLL_SECONDS = 0.25
+POLL_SECONDS = 1.0
+"""How long a notification that was lost may go unnoticed. Each look costs a resting process 1 ms, and the
+database about as much."""
 BEHIND_MS = 2_000
 """A tail that has not been compared with the database for so long may lack what others wrote."""
 

@@ -7,7 +7,7 @@ from twisted.internet.task import Clock as TaskClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from homeserver.clock import Clock
-from homeserver.feed.following import Follower
+from homeserver.feed.following import POLL_SECONDS, Follower
 
 
 class SlowFeed:
@@ -33,12 +33,12 @@ class FollowerTests(SynchronousTestCase):
         follower.start()
         feed.asked.pop().callback(None)
         self.assertFalse(follower.is_behind())
-        timers.advance(0.25)
+        timers.advance(POLL_SECONDS)
         timers.advance(3)
         self.assertTrue(follower.is_behind())
         feed.asked.pop().callback(None)
         self.assertTrue(follower.is_behind())
-        timers.advance(0.25)
+        timers.advance(POLL_SECONDS)
         feed.asked.pop().callback(None)
         self.assertFalse(follower.is_behind())
         follower.stop()
