@@ -63,9 +63,19 @@ class Presences:
         _check(presence)
         if not self.enabled or presence == OFFLINE:
             return
-        self._devices.setdefault(user_id, {})[device] = _Device(presence, self.clock.now_ms())
+        now = self.clock.now_ms()
+        known = self._devices.get(user_id, {}).get(device)
+        if known is not None and known.presence == presence and self._is_told(user_id, now):
+            known.heard = now
+            return
+        self._devices.setdefault(user_id, {})[device] = _Device(presence, now)
         self._merge(user_id, active=presence == ONLINE)
         self._arm()
+
+    def _is_told(self, user_id: UserID, now: int) -> bool:
+        """Tell whether others have seen this user's presence, and their last activity closely enough."""
+        present = self.ring.presence_of(user_id)
+        return present is not None and user_id not in self._untold and present.last_active >= now - IDLE_MS
 
     def gone(self, user_id: UserID, device: str) -> None:
         """Note that a device has closed its connection."""

@@ -6,8 +6,9 @@ The same call comes over HTTP, over a WebSocket frame or from another server.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from functools import lru_cache
 from typing import Any, Generic, NoReturn, TypeVar
-from urllib.parse import parse_qsl
+from urllib.parse import unquote
 
 from attrs import field, frozen
 
@@ -16,6 +17,8 @@ from protocol.errors import InvalidParam, MissingParam
 from protocol.identifiers import ServerName
 
 MAX_QUERY_FIELDS = 200
+MAX_KNOWN = 1024
+"""Characters of an escaped value that is remembered."""
 B = TypeVar("B")
 
 
@@ -80,18 +83,34 @@ class Query:
 
 
 def _parse(raw: bytes) -> dict[str, list[str]]:
+    """Take a query apart, as `urllib.parse.parse_qsl` does, which is slower."""
     fields: dict[str, list[str]] = {}
     try:
-        pairs = parse_qsl(
-            raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=MAX_QUERY_FIELDS
-        )
+        pieces = raw.decode("ascii").split("&")
+        if len(pieces) > MAX_QUERY_FIELDS:
+            raise InvalidParam(f"The query has more than {MAX_QUERY_FIELDS} fields")
+        for piece in pieces:
+            if piece:
+                name, _, value = piece.partition("=")
+                fields.setdefault(_unescape(name), []).append(_unescape(value))
     except UnicodeDecodeError:
         raise InvalidParam("The query is not percent-encoded UTF-8") from None
-    except ValueError:
-        raise InvalidParam(f"The query has more than {MAX_QUERY_FIELDS} fields") from None
-    for name, value in pairs:
-        fields.setdefault(name, []).append(value)
     return fields
+
+
+def _unescape(text: str) -> str:
+    """Undo the escapes of a name or value; raises UnicodeDecodeError."""
+    if "%" not in text and "+" not in text:
+        return text
+    return _unquote_known(text) if len(text) <= MAX_KNOWN else _unquote(text)
+
+
+def _unquote(text: str) -> str:
+    return unquote(text.replace("+", " "), errors="strict")
+
+
+_unquote_known = lru_cache(256)(_unquote)
+"""Remembers escaped values, since clients send the same filter with every request."""
 
 
 @frozen(eq=False)

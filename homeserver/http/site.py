@@ -8,12 +8,16 @@ Source: RFC 9112; security D16.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import ServerFactory
+from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 
+from homeserver.clock import Timer
+from homeserver.http.heads import Head, read_head
 from homeserver.http.request import HttpRequest, ServerSettings
 
 IDLE_SECONDS = 75.0
@@ -21,6 +25,8 @@ IDLE_SECONDS = 75.0
 RECEIVE_SECONDS = 120.0
 """How long a request may take to arrive, body included; a drip does not extend it."""
 MAX_HEADERS = 100
+EARLY_SECONDS = 0.001
+"""How much too early a timer may come by rounding."""
 _FOLDS = (b" ", b"\t")
 _REFUSAL = b'{"errcode":"M_UNRECOGNIZED","error":"This is not an HTTP request"}'
 _BAD_REQUEST = (
@@ -42,8 +48,10 @@ class Channel(HTTPChannel):
         self.timers = site.settings.clock.reactor
         self.requestFactory: Any = self._make_request
         self.timeOut: Any = IDLE_SECONDS
-        self.callLater: Any = self.timers.callLater
         self._began: float | None = None
+        self._heard = 0.0
+        self._silence: Any = None
+        self._addresses: tuple[Any, Any] | None = None
 
     def _make_request(self, channel: HTTPChannel, queued: int = 0) -> Request:
         self._began = self.timers.seconds()
@@ -58,7 +66,81 @@ class Channel(HTTPChannel):
         ):
             self.forceAbortClient()  # type: ignore[no-untyped-call]  # Twisted's
             return
-        super().dataReceived(data)  # type: ignore[no-untyped-call]  # Twisted's
+        head = read_head(data, MAX_HEADERS) if self._is_between_requests() else None
+        if head is None:
+            super().dataReceived(data)  # type: ignore[no-untyped-call]  # Twisted's
+        else:
+            self._take(head)
+
+    def _is_between_requests(self) -> bool:
+        """Tell whether what comes now begins a request."""
+        is_within = self._began is not None or self._handlingRequest or self._buffer or self._busyReceiving
+        return bool(self.persistent and not is_within)
+
+    def _take(self, head: Head) -> None:
+        """Take a request whose head is whole and that has no body, as Twisted would after its lines."""
+        self.resetTimeout()
+        request = self.requestFactory(self)
+        self.requests.append(request)
+        target: Any = head.target  # Twisted's own types are at odds
+        self._command, self._path, self._version = b"GET", target, b"HTTP/1.1"
+        for name, value in head.headers:
+            request.requestHeaders.addRawHeader(name, value)
+        self.allHeadersReceived()  # type: ignore[no-untyped-call]  # Twisted's
+        self.allContentReceived()
+
+    # A deadline that is moved with every request: its timer is moved only when it comes.
+
+    def setTimeout(self, period: float | None) -> float | None:
+        """Let the connection be silent for so long from now on; None: for ever."""
+        before: float | None = self.timeOut
+        self.timeOut = period
+        self.resetTimeout()
+        if period is not None and self._silence is None:
+            self._silence = self.timers.callLater(period, self._listen)
+        return before
+
+    def resetTimeout(self) -> None:
+        """Begin the silence anew."""
+        self._heard = self.timers.seconds()
+
+    def _listen(self) -> None:
+        """End a connection that was silent too long."""
+        self._silence = None
+        if self.timeOut is None:
+            return
+        left = self._heard + self.timeOut - self.timers.seconds()
+        if left > EARLY_SECONDS:
+            self._silence = self.timers.callLater(left, self._listen)
+        else:
+            self.timeoutConnection()  # type: ignore[no-untyped-call]  # Twisted's
+
+    def callLater(self, seconds: float, call: Callable[[], object]) -> Timer:
+        """Call later, by the clock of the server."""
+        return self.timers.callLater(seconds, call)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """End."""
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]  # Twisted's
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+
+    # Addresses that every request asks for.
+
+    def getHost(self) -> Any:
+        """Give our end of the connection."""
+        return self._ends()[0]
+
+    def getPeer(self) -> Any:
+        """Give the other end of the connection."""
+        return self._ends()[1]
+
+    def _ends(self) -> tuple[Any, Any]:
+        if self._addresses is None:
+            transport: Any = self.transport
+            self._addresses = transport.getHost(), transport.getPeer()
+        return self._addresses
 
     def lineReceived(self, line: bytes) -> None:
         """Take a line of the head; one that goes on with the line before it is refused (security: C15)."""

@@ -13,6 +13,7 @@ from collections.abc import Hashable
 from twisted.internet.defer import Deferred, DeferredSemaphore
 
 from homeserver.clock import Clock
+from homeserver.deadlines import Deadlines
 from homeserver.single_flight import SingleFlight
 from homeserver.sync.delta import Delta
 from homeserver.sync.feed import SessionFeed
@@ -28,9 +29,9 @@ FIRST_SYNCS = 4
 class _Wait:
     """One wait for a wake-up or the timeout; a wake-up that comes early is not lost."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, deadlines: Deadlines) -> None:
         """Start not woken."""
-        self._clock = clock
+        self._deadlines = deadlines
         self._woken = False
         self._waiting: Deferred[None] | None = None
 
@@ -41,17 +42,16 @@ class _Wait:
             waiting, self._waiting = self._waiting, None
             waiting.callback(None)
 
-    async def until(self, seconds: float) -> None:
-        """Wait for `wake`, at most so long."""
+    async def at_most(self, wait_ms: int) -> None:
+        """Wait for `wake`, at most about so long."""
         if not self._woken:
             waiting = self._waiting = Deferred()
-            timer = self._clock.call_later(seconds, self.wake)
+            deadline = self._deadlines.set(wait_ms, self.wake)
             try:
                 await waiting
             finally:
                 self._waiting = None
-                if timer.active():
-                    timer.cancel()
+                deadline.cancel()
         self._woken = False
 
 
@@ -63,6 +63,7 @@ class LongPoll:
         self._feed = feed
         self._waiters = waiters
         self._clock = clock
+        self._deadlines = Deadlines(clock)
         self._first: SingleFlight[Hashable, Delta] = SingleFlight()
         self._turns = DeferredSemaphore(FIRST_SYNCS)
 
@@ -74,7 +75,7 @@ class LongPoll:
             key = (session, since, options.filter, options.state_after, options.full_state)
             return await self._first.run(key, lambda: self._in_turn(session, since, options))
         deadline = self._clock.now_ms() + min(timeout_ms, MAX_TIMEOUT_MS)
-        wait = _Wait(self._clock)
+        wait = _Wait(self._deadlines)
         subscription = self._waiters.subscribe(session.user_nid, wait.wake)
         at = since
         try:
@@ -84,7 +85,7 @@ class LongPoll:
                 if not delta.is_empty or self._clock.now_ms() >= deadline:
                     return delta
                 at = delta.next_batch
-                await wait.until((deadline - self._clock.now_ms()) / 1000)
+                await wait.at_most(deadline - self._clock.now_ms())
         finally:
             subscription.cancel()
 

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from homeserver.ephemeral.presence import SILENCE_MS
+from homeserver.ephemeral.presence import IDLE_MS, SILENCE_MS
 from homeserver.ephemeral.receipts import READ, READ_PRIVATE, Mark
 from homeserver.ephemeral.ring import OFFLINE, ONLINE, UNAVAILABLE, merge
 from homeserver.ephemeral.typing import MAX_TYPING_MS, MAX_USERS
@@ -195,6 +195,20 @@ class PresenceTest(PassingCase):
         await self._settle()
         self.assertEqual(presences.get(ALICE).presence, OFFLINE)
         self.assertEqual(self.place.time.getDelayedCalls(), [])
+
+    async def test_heard_again_and_again(self) -> None:
+        """A device that goes on syncing stays; its last activity is told anew now and then."""
+        presences = self.place.passing.presences
+        presences.heard(ALICE, PHONE)
+        await self._settle()
+        positions = set()
+        for _ in range(20):
+            self.place.time.pump([1] * (SILENCE_MS // 2000))
+            presences.heard(ALICE, PHONE)
+            await self._settle()
+            self.assertEqual(presences.get(ALICE).presence, ONLINE)
+            positions.add(self.ring.position)
+        self.assertEqual(len(positions), 1 + 20 * SILENCE_MS // 2 // (IDLE_MS + SILENCE_MS // 2))
 
     async def test_gone_at_once(self) -> None:
         """A device that comes and goes leaves nobody online; a burst is told once (security: D8)."""
