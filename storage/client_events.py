@@ -23,6 +23,7 @@ class ClientEventRow(NamedTuple):
     event_id: EventID
     depth: int
     ts: int
+    sender_nid: int
     root_before: bytes | None
     redacted_by: int | None
     thread: str | None
@@ -32,8 +33,8 @@ class ClientEventRow(NamedTuple):
 
 
 _COLUMNS = (
-    "e.room_nid, e.event_nid, e.event_id, e.depth, e.ts, e.root_before, e.redacted_by, e.thread,"
-    " e.rel_type, e.relates_to, e.pdu"
+    "e.room_nid, e.event_nid, e.event_id, e.depth, e.ts, e.sender_nid, e.root_before, e.redacted_by,"
+    " e.thread, e.rel_type, e.relates_to, e.pdu"
 )
 CLIENT_COLUMNS = _COLUMNS
 """The columns of `ClientEventRow`, of the table `events AS e`."""
@@ -70,6 +71,10 @@ _TRANSACTIONS = (
     "WITH wanted(room_nid, event_nid) AS ( VALUES ?)"
     " SELECT t.room_nid, t.event_nid, t.user_nid, t.device_id, t.key FROM wanted JOIN transactions AS t"
     " ON t.room_nid = wanted.room_nid AND t.event_nid = wanted.event_nid"
+)
+_TRANSACTIONS_IN_ROOM = (
+    "SELECT room_nid, event_nid, user_nid, device_id, key FROM transactions"
+    " WHERE room_nid = ? AND event_nid IN ?"
 )
 
 Place = tuple[int, int]
@@ -125,7 +130,10 @@ def transaction_ids(
     tx: Transaction, user_nid: int, device_id: str, wanted: Sequence[tuple[int, int]]
 ) -> dict[tuple[int, int], str]:
     """Give the transaction IDs of events that this device sent, by (room nid, event nid)."""
-    found = tx.values(_TRANSACTIONS, wanted) if wanted else []
+    if len({room for room, _ in wanted}) == 1:
+        found = tx.all(_TRANSACTIONS_IN_ROOM, (wanted[0][0], [nid for _, nid in wanted]))
+    else:
+        found = tx.values(_TRANSACTIONS, wanted) if wanted else []
     sent_by = (user_nid, escape(device_id))
     return {
         (row[0], row[1]): TransactionKey(row[2], row[3], row[4]).txn_id

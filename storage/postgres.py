@@ -13,6 +13,7 @@ Needs PostgreSQL 13 or newer, with UTF-8 as the database's encoding.
 from __future__ import annotations
 
 import contextlib
+from binascii import a2b_hex
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, TypeVar
 
@@ -30,7 +31,14 @@ from storage.database import (
     UnknownOutcome,
     is_single_statement,
 )
-from storage.statements import array_literal, parse, row_placeholders, split_row_template, split_rows
+from storage.statements import (
+    array_literal,
+    columns_as_arrays,
+    parse,
+    row_placeholders,
+    split_row_template,
+    split_rows,
+)
 from storage.workers import PooledDatabase, Work, Workers
 
 T = TypeVar("T")
@@ -41,6 +49,8 @@ MAX_TRIES = 4
 ROWS_A_STATEMENT = 2_000
 MAX_UNSENT_BYTES = 1024 * 1024
 """Beyond this, statements that wait for company go on their own."""
+_ROWS_TO_READ = "( VALUES "
+"""Before rows that a query reads; those of an INSERT stand without a parenthesis."""
 _BYTEA_OID = 17
 _BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
 _BEGIN_WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED; "
@@ -67,8 +77,8 @@ class _LostRace(DatabaseGone):
 
 
 def _bytes_of(value: str | bytes | None, _cursor: object) -> bytes | None:
-    """Read a bytea in hex format (which psycopg2 gives as text) as bytes."""
-    return bytes.fromhex(value[2:]) if isinstance(value, str) else value
+    """Read a bytea in hex format (which psycopg2 gives as text) as bytes; `fromhex` takes twice as long."""
+    return a2b_hex(value[2:]) if isinstance(value, str) else value
 
 
 _BYTES = psycopg2.extensions.new_type((_BYTEA_OID,), "BYTES", _bytes_of)
@@ -130,8 +140,14 @@ class PostgresTransaction:
         if not rows:
             return []
         head, tail = (parse(part).postgres for part in split_rows(sql))
-        marks = row_placeholders(len(rows[0]), len(rows)).replace("?", "%s")
-        self._run(head + marks + tail, [value for row in rows for value in row])
+        arrays = columns_as_arrays(rows) if head.endswith(_ROWS_TO_READ) else None
+        if arrays is not None:
+            marks = ", ".join(f"%s::{kind}[]" for kind, _ in arrays)
+            text = f"{head.removesuffix(_ROWS_TO_READ)}( SELECT * FROM unnest({marks}){tail}"
+            self._run(text, [literal for _, literal in arrays])
+        else:
+            marks = row_placeholders(len(rows[0]), len(rows)).replace("?", "%s")
+            self._run(head + marks + tail, [value for row in rows for value in row])
         return self._cursor.fetchall() if self._cursor.description else []
 
     def last_words(self) -> bytes:

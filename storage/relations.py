@@ -43,6 +43,12 @@ _CHILDREN = (
     " WHERE e.status = 0 AND e.redacted_by IS NULL"
     " ORDER BY e.depth DESC, e.event_nid DESC LIMIT {limit}"
 )
+_CHILDREN_IN_ROOM = (
+    "SELECT e.room_nid, e.relates_to, e.event_nid, e.event_id, e.depth, e.ts, e.rel_type, e.type,"
+    " e.sender_nid, e.state_key IS NOT NULL FROM events AS e"
+    " WHERE e.room_nid = ? AND e.relates_to IN ? AND e.status = 0 AND e.redacted_by IS NULL"
+    " ORDER BY e.depth DESC, e.event_nid DESC LIMIT ?"
+)
 _THREADS = (
     "SELECT e.thread, e.depth, e.event_nid FROM events AS e WHERE e.room_nid = ? AND e.status = 0"
     " AND e.thread IS NOT NULL AND e.rel_type = 'm.thread' AND e.redacted_by IS NULL"
@@ -61,7 +67,12 @@ def children(tx: Transaction, parents: Sequence[tuple[int, str]], limit: int) ->
     """Give the children of events named by (room nid, event ID), newest first; at most `limit` in all."""
     if not parents:
         return []
-    rows = tx.values(_CHILDREN.format(limit=int(limit)), [(room, escape(parent)) for room, parent in parents])
+    if len({room for room, _ in parents}) == 1:
+        args = (parents[0][0], [escape(parent) for _, parent in parents], limit)
+        rows = tx.all(_CHILDREN_IN_ROOM, args)
+    else:
+        named = [(room, escape(parent)) for room, parent in parents]
+        rows = tx.values(_CHILDREN.format(limit=int(limit)), named)
     return [
         Child(
             row[0],

@@ -16,9 +16,9 @@ from attrs import define, field, frozen
 
 from homeserver.history.aggregations import Children, read_children
 from homeserver.history.places import END, START, place_of, token_after, token_before
-from homeserver.history.presenting import Asker, Presenter
+from homeserver.history.presenting import Asker, Beside, Presenter
 from homeserver.history.visibility import Verdict
-from homeserver.sync.bodies import Bodies, redacted_versions
+from homeserver.sync.bodies import Bodies, Name, redacted_versions
 from homeserver.sync.filters import ALL_EVENTS, EventFilter
 from homeserver.sync.render import ClientEvent
 from homeserver.sync.state import MEMBER
@@ -85,6 +85,8 @@ class Batch:
     rows: Sequence[ClientEventRow]
     versions: dict[int, str]
     children: Children
+    transaction_ids: dict[Name, str]
+    """Of those events that the very device sent."""
     exhausted: bool
     """Whether the index ended, or the asked stop was reached, within the batch."""
     gap: int | None
@@ -98,6 +100,7 @@ class _Scan:
     kept: list[ClientEvent] = field(factory=list)
     verdicts: dict[int, Verdict] = field(factory=dict)
     children: list[Child] = field(factory=list)
+    transaction_ids: dict[Name, str] = field(factory=dict)
     ignored: set[int] = field(factory=set)
     scanned: int = 0
     first: Place | None = None
@@ -130,8 +133,8 @@ class Messages:
                 scan.asked = True
                 continue
             await self._take(batch, scan, asker, request)
-        children: Children = (scan.children, scan.ignored)
-        chunk = await self._presenter.render(scan.kept, scan.verdicts, asker, children)
+        beside = Beside((scan.children, scan.ignored), scan.transaction_ids)
+        chunk = await self._presenter.render(scan.kept, scan.verdicts, asker, beside)
         state = await self._members(scan.kept, asker, request)
         end = _token_past(scan, request) if scan.more else None
         return Page(chunk, _start(scan, request), end, state, scan.kept)
@@ -149,6 +152,7 @@ class Messages:
         scan.verdicts |= verdicts
         scan.children += batch.children[0]
         scan.ignored |= batch.children[1]
+        scan.transaction_ids |= batch.transaction_ids
         scan.first = batch.start if scan.first is None else scan.first
         for event in events:
             if len(scan.kept) == request.limit:
@@ -190,11 +194,14 @@ def read_batch(tx: Transaction, asker: Asker, request: PageRequest, at: Place | 
     exhausted = len(within) <= count
     within = within[:count]
     parents = [(room_nid, row.event_id) for row in within]
+    session = asker.session
+    own = [(room_nid, row.event_nid) for row in within if row.sender_nid == session.user_nid]
     return Batch(
         start,
         within,
         redacted_versions(tx, within),
         read_children(tx, parents, asker.ignored),
+        client_events.transaction_ids(tx, session.user_nid, session.device_id, own),
         exhausted,
         _gap(tx, room_nid, start, within, exhausted) if backwards else None,
     )

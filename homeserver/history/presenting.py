@@ -51,6 +51,14 @@ class Asker:
 
 
 @frozen(eq=False)
+class Beside:
+    """What is read in one go with the rows of events."""
+
+    children: Children
+    transaction_ids: Mapping[Name, str]
+
+
+@frozen(eq=False)
 class Presenter:
     """Judges and renders events of one room for one asker."""
 
@@ -69,13 +77,17 @@ class Presenter:
         events: Sequence[ClientEvent],
         verdicts: Mapping[int, Verdict],
         asker: Asker,
-        children: Children | None = None,
+        beside: Beside | None = None,
     ) -> list[bytes]:
-        """Render events that were judged visible; `children` are those of the events, if already read."""
+        """Render events that were judged visible; `beside`: what was read with them already."""
         replaced = await self._replaced(events)
         because = await self._bodies.because(events)
-        relations = await self._aggregations.bundle(events, asker.viewer, children)
-        ids = await self._tails.transaction_ids(events, asker.session)
+        if beside is None:
+            relations = await self._aggregations.bundle(events, asker.viewer)
+            ids = await self._tails.transaction_ids(events, asker.session)
+        else:
+            relations = await self._aggregations.bundle(events, asker.viewer, beside.children)
+            ids = dict(beside.transaction_ids)
         rendered = []
         for event in events:
             name: Name = (event.room_nid, event.nid)

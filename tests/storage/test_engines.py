@@ -145,6 +145,22 @@ class DatabaseContract:
         self.assertEqual(found, [("n3", "q"), ("n7", "p")])
         self.assertEqual(await self.database.read(lambda tx: tx.values(joined, [])), [])
 
+    async def test_many_values_are_read_as_they_went(self) -> None:
+        """However many rows a query reads, and of whatever types, each comes to it exactly."""
+        await self.fill()
+        odd = ["", "é'\"\\%s ?", "{a,b}", "NULL", "\U0001f600", "\\x00"]
+        rows = [(n - (1 << 62), odd[n % len(odd)] + str(n), bytes((n % 256, 92, 0))) for n in range(450)]
+        await self.database.write(put, *rows)
+        wanted = "WITH w(a, b, c) AS ( VALUES ?) SELECT t.a, t.b, t.c FROM w JOIN t ON t.a = w.a"
+        alike = f"{wanted} AND t.b = w.b AND t.c = w.c ORDER BY t.a"
+        for count in (3, 20, 450):
+            found = await self.database.read(lambda tx, count=count: tx.values(alike, rows[:count]))
+            self.assertEqual(sorted(found), rows[:count])
+        mixed = "WITH w(a, b) AS ( VALUES ?) SELECT t.a FROM w JOIN t ON t.a = w.a AND t.b = w.b"
+        some = [(row[0], row[1] if row[0] % 2 else None) for row in rows]
+        found = await self.database.read(lambda tx: tx.values(mixed, some))
+        self.assertEqual(sorted(found), [(row[0],) for row in some if row[1] is not None])
+
     async def test_for_update_is_accepted(self) -> None:
         """`SELECT … FOR UPDATE` runs on both engines."""
         await self.fill((1, "x", b""))
