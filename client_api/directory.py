@@ -20,7 +20,7 @@ from homeserver.rooms.inviting import head_of
 from homeserver.rooms.ports import RemoteDirectory
 from homeserver.rooms.presets import Visibility
 from homeserver.rooms.published import DirectoryQuery, Published
-from protocol.errors import Forbidden, InvalidParam
+from protocol.errors import AliasTaken, Forbidden, InvalidParam, RoomInUse
 from protocol.identifiers import RoomAlias, ServerName, parse_room_alias, parse_room_id, parse_server_name
 
 
@@ -72,7 +72,10 @@ class Directory:
         head = await head_of(self.heads, self.aliases.nids, room_id)
         if call.requester.user_id not in head.local_members:
             raise Forbidden("You are not in this room")
-        await self.aliases.add(_alias_of(call), room_id, call.requester.user_id)
+        try:
+            await self.aliases.add(_alias_of(call), room_id, call.requester.user_id)
+        except RoomInUse as error:
+            raise AliasTaken(error.error) from None
         return EMPTY
 
     async def delete_alias(self, call: Call[Any]) -> Reply:

@@ -9,7 +9,14 @@ from __future__ import annotations
 from attrs import frozen
 
 from client_api.bodies import event_of
-from client_api.history_calls import asker_of, event_filter_of, is_backwards, limit_of, token_of
+from client_api.history_calls import (
+    asker_of,
+    asker_of_event,
+    event_filter_of,
+    is_backwards,
+    limit_of,
+    token_of,
+)
 from client_api.paths import v1, v3
 from homeserver.history.messages import PageRequest
 from homeserver.history.wiring import History
@@ -40,7 +47,7 @@ class HistoryReads:
 
     async def event(self, call: Call[None]) -> Reply:
         """GET …/rooms/{roomId}/event/{eventId}."""
-        asker = await asker_of(call, self.history.askers)
+        asker = await asker_of_event(call, self.history.askers)
         return Json(await self.history.events.event(asker, event_of(call)))
 
     async def context(self, call: Call[None]) -> Reply:

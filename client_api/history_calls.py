@@ -14,7 +14,7 @@ from homeserver.http.calls import Call
 from homeserver.sync.filters import ALL_EVENTS, MAX_LIMIT, EventFilter, compile_event_filter
 from homeserver.sync.session import Session
 from homeserver.sync.tokens import FeedToken, HistoryToken, parse_history_token
-from protocol.errors import InvalidParam
+from protocol.errors import Forbidden, InvalidParam, NotFound
 
 
 def session_of(call: Call[Any]) -> Session:
@@ -26,6 +26,14 @@ def session_of(call: Call[Any]) -> Session:
 async def asker_of(call: Call[Any], askers: Askers) -> Asker:
     """Give the asker for the room in the path; raise Forbidden for a room one may not look into."""
     return await askers.of(session_of(call), room_of(call), call.now)
+
+
+async def asker_of_event(call: Call[Any], askers: Askers) -> Asker:
+    """Give the asker for an event of the room in the path; a closed room is as good as none: NotFound."""
+    try:
+        return await asker_of(call, askers)
+    except Forbidden:
+        raise NotFound("There is no such event, or you may not see it") from None
 
 
 def token_of(call: Call[Any], name: str) -> FeedToken | HistoryToken | None:

@@ -15,6 +15,7 @@ from client_api.paths import v3
 from homeserver.ephemeral.receipts import READ, READ_PRIVATE, Mark, ReadReceipts
 from homeserver.http.calls import EMPTY, Call, Reply
 from homeserver.http.routing import Auth, RateClass, Route
+from protocol.errors import InvalidParam
 from protocol.identifiers import EventID, RoomID, UserID, parse_event_id
 
 FULLY_READ = "m.fully_read"
@@ -53,6 +54,8 @@ class Receipts:
         """POST …/rooms/{roomId}/receipt/{receiptType}/{eventId}."""
         kind, event_id, user_id = call.path["receiptType"], event_of(call), call.requester.user_id
         if kind == FULLY_READ:
+            if call.body.thread_id is not None:
+                raise InvalidParam("thread_id: m.fully_read is of the whole room")
             await self.markers.set_fully_read(user_id, room_of(call), event_id)
         else:
             mark = Mark(kind, event_id, call.body.thread_id)

@@ -8,7 +8,14 @@ from __future__ import annotations
 from attrs import frozen
 
 from client_api.bodies import event_of
-from client_api.history_calls import asker_of, history_token_of, is_backwards, limit_of, token_of
+from client_api.history_calls import (
+    asker_of,
+    asker_of_event,
+    history_token_of,
+    is_backwards,
+    limit_of,
+    token_of,
+)
 from client_api.paths import v1
 from homeserver.history.relations import RelationsRequest
 from homeserver.history.wiring import History
@@ -35,7 +42,7 @@ class RelationReads:
             limit_of(call, 50),
             query.boolean("recurse") or query.boolean("org.matrix.msc3981.recurse"),
         )
-        asker = await asker_of(call, self.history.askers)
+        asker = await asker_of_event(call, self.history.askers)
         return Json(await self.history.relations.children(asker, request))
 
     async def threads(self, call: Call[None]) -> Reply:

@@ -200,6 +200,18 @@ class RoomInUse(MatrixError):
     errcode = "M_ROOM_IN_USE"
 
 
+class AliasTaken(MatrixError):
+    """The alias that is to be made exists."""
+
+    status = 409
+
+
+class DuplicateAnnotation(MatrixError):
+    """The sender has annotated the event in just this way already."""
+
+    errcode = "M_DUPLICATE_ANNOTATION"
+
+
 class InvalidRoomState(MatrixError):
     """The initial state of a new room breaks the rules."""
 

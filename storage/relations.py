@@ -60,6 +60,10 @@ _THREADS = (
     " AND l.redacted_by IS NULL AND (l.depth, l.event_nid) > (e.depth, e.event_nid))"
     " ORDER BY e.depth DESC, e.event_nid DESC LIMIT ?"
 )
+_OWN_CHILDREN = (
+    "SELECT pdu FROM events WHERE room_nid = ? AND relates_to = ? AND rel_type = ? AND sender_nid = ?"
+    " AND type = ? AND status = 0 AND redacted_by IS NULL LIMIT ?"
+)
 _USERS = "SELECT user_nid FROM users WHERE user_id IN ?"
 
 
@@ -89,6 +93,22 @@ def children(tx: Transaction, parents: Sequence[tuple[int, str]], limit: int) ->
         for row in rows
         if row[6] is not None
     ]
+
+
+class Kinship(NamedTuple):
+    """How events of one sender relate to another."""
+
+    room_nid: int
+    parent_id: str
+    rel_type: str
+    sender_nid: int
+    type: str
+
+
+def own_children(tx: Transaction, kinship: Kinship, limit: int) -> list[bytes]:
+    """Give events that relate so to another, as PDUs; at most `limit`."""
+    named = kinship._replace(parent_id=escape(kinship.parent_id), type=escape(kinship.type))
+    return [bytes(row[0]) for row in tx.all(_OWN_CHILDREN, (*named, limit))]
 
 
 def threads(tx: Transaction, room_nid: int, before: Place, limit: int, by: int | None = None) -> list[Thread]:

@@ -9,6 +9,7 @@ from attrs import frozen
 
 from homeserver.events.stored import StoredEvent
 from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.annotations import Annotations
 from homeserver.rooms.ports import RoomEvents
 from protocol.errors import BadJson, Forbidden
 from protocol.events import EventDraft
@@ -22,6 +23,7 @@ class Messages:
 
     events: RoomEvents
     aliases: Aliases
+    annotations: Annotations
 
     async def send(self, draft: EventDraft, txn: TransactionKey, now: int) -> StoredEvent:
         """Send a message event; a redaction sent this way is one.
@@ -29,11 +31,13 @@ class Messages:
         Raises:
             Forbidden: the rules refuse it.
             BadJson: the content is none for its type.
+            DuplicateAnnotation: the sender has annotated the event so already.
         """
         if draft.type == "m.room.redaction":
             draft = _redaction(draft)
         if draft.type == "m.room.create":
             raise Forbidden("m.room.create cannot be sent")
+        await self.annotations.check(draft, txn)
         return await self.events.send(draft, txn=txn, now=now)
 
     async def set_state(self, draft: EventDraft, now: int) -> StoredEvent:

@@ -12,6 +12,7 @@ from homeserver.events.policy import PolicyServers
 from homeserver.events.receiving import ReceivedEvents
 from homeserver.events.unplaced import Unplaced
 from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.annotations import Annotations
 from homeserver.rooms.conversations import Conversations
 from homeserver.rooms.creation import Creation
 from homeserver.rooms.forgetting import Forgetting
@@ -86,7 +87,7 @@ def make_rooms(
         inviting,
         creation,
         memberships,
-        Messages(events, aliases),
+        Messages(events, aliases, Annotations(core.database, nids)),
         Upgrades(heads, nids, core.state, events, creation, aliases, published),
         forgetting,
         Conversations(server_name, heads, nids, creation, memberships, direct),

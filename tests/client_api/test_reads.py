@@ -197,6 +197,9 @@ class HistoryTests(ReadsCase):
         event = self.room.sent[2].event
         tail = quote(event.event_id)
         self.assertEqual((await self.get(self.path(f"/event/{tail}")))["event_id"], event.event_id)
+        for path in (self.path(f"/event/{tail}"), self.path(f"/relations/{tail}", "v1")):
+            with self.assertRaises(NotFound):
+                await self.get(path, BOB)
         context = await self.get(self.path(f"/context/{tail}"), limit=0)
         self.assertEqual(context["event"]["event_id"], event.event_id)
         answer = await self.get(self.path("/timestamp_to_event", "v1"), ts=event.origin_server_ts, dir="f")
