@@ -69,6 +69,7 @@ def commit_batch(tx: Transaction, batch: Batch, writer: str, attempt: Attempt) -
     _take_back(tx, batch, outcomes)
     locked = _lock_builds(tx, batch)
     _move_heads(tx, batch, outcomes)
+    _answer_twins(batch, outcomes)
     _withdraw(tx, batch, outcomes, taken)
     built = [_run_build(tx, room_nid, build, locked, taken) for room_nid, build in batch.builds]
     kept = [outcome for outcome in outcomes if isinstance(outcome, Write)]
@@ -95,7 +96,7 @@ def _claim(tx: Transaction, batch: Batch, outcomes: list[Outcome]) -> Set[Transa
         if write.txn.key in free:
             free.remove(write.txn.key)
         elif write.txn.key in taken:
-            outcomes[index] = HeadMoved()  # its twin in this batch may yet leave it
+            outcomes[index] = HeadMoved()  # unless its twin in this batch stays: `_answer_twins`
         else:
             outcomes[index] = repeated(tx, write.txn.key)
     return taken
@@ -146,6 +147,19 @@ def _move_heads(tx: Transaction, batch: Batch, outcomes: list[Outcome]) -> None:
     for index, write in enumerate(batch.writes):
         if write.head is not None and write.head.room_nid in lost and isinstance(outcomes[index], Write):
             outcomes[index] = HeadMoved()
+
+
+def _answer_twins(batch: Batch, outcomes: list[Outcome]) -> None:
+    """Answer a write whose transaction ID is that of another in the batch with what the other leads to."""
+    kept = {
+        write.txn.key: write.txn
+        for write, outcome in zip(batch.writes, outcomes, strict=True)
+        if write.txn is not None and isinstance(outcome, Write)
+    }
+    for index, write in enumerate(batch.writes):
+        if write.txn is not None and write.txn.key in kept and not isinstance(outcomes[index], Write):
+            event_id = kept[write.txn.key].event_id
+            outcomes[index] = TransactionRepeated(None if event_id is None else EventID(event_id))
 
 
 def _withdraw(tx: Transaction, batch: Batch, outcomes: Sequence[Outcome], taken: Set[TransactionKey]) -> None:

@@ -40,6 +40,8 @@ MAX_QUEUED_WRITES = 4_000
 MAX_QUEUED_BYTES = 64 * 1024 * 1024
 SETTLE_WAITS = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between tries to learn the outcome of a COMMIT; after them the callers are told of failure."""
+COMMIT_TRIES = 3
+"""Times a batch is tried of which each COMMIT ends unknown and has not happened, as on a full disk."""
 
 BuildOutcome = Committed | Exception
 
@@ -213,7 +215,7 @@ class Persister:
             ),
             self._more_rows,
         )
-        while True:
+        for _ in range(COMMIT_TRIES):
             attempt = Attempt()
             try:
                 return await self._database.write(commit_batch, batch, self._writer, attempt)
@@ -221,6 +223,7 @@ class Persister:
                 if await self._has_happened(attempt, unknown):
                     assert attempt.result is not None
                     return attempt.result
+        raise DatabaseGone("No COMMIT comes through")
 
     async def _has_happened(self, attempt: Attempt, unknown: UnknownOutcome) -> bool:
         """Look for the batch's own entries in the feed; raises `unknown` again if nobody can tell."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred, gatherResults
+
 from protocol.canonical_json import decode_own
 from protocol.errors import TooLarge
 from protocol.identifiers import DeviceID, ServerName, UserID
@@ -65,6 +67,14 @@ class ToDeviceTests:
         for _ in range(3):
             await self._send({BOB: {PHONE: {"n": 1}}, ZOE: {"*": {}}})
         self.assertEqual(await self._waiting(PHONE), [{"n": 1}])
+
+    async def test_repeat_at_once(self) -> None:
+        """A request repeated while the first is under way sends nothing more, now and later."""
+        await self._start()
+        sent = [Deferred.fromCoroutine(self._send({BOB: {PHONE: {"n": n}}}, str(n))) for n in (1, *[2] * 8)]
+        await gatherResults(sent)
+        await self._send({BOB: {PHONE: {"n": 2}}}, "2")
+        self.assertEqual(await self._waiting(PHONE), [{"n": 1}, {"n": 2}])
 
     async def test_elsewhere(self) -> None:
         """Messages to users of other servers are queued in the commit, one EDU a server."""

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from homeserver.clock import Clock
+from homeserver.events.commit_batch import commit_batch
 from homeserver.events.persister import Persister
 from homeserver.events.write import Committed, HeadMoved, Poisoned, TransactionRepeated, Write
 from homeserver.feed.tail import Feed
@@ -33,6 +34,8 @@ class Failing:
         self._database = database
         self.dialect = database.dialect
         self.failures: list[tuple[bool, Exception]] = []
+        self.full = False
+        """Every COMMIT of a group is lost."""
 
     async def read(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Read."""
@@ -40,6 +43,8 @@ class Failing:
 
     async def write(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Write, and fail as told: (whether the transaction happens, what is raised)."""
+        if self.full and work is commit_batch:
+            self.failures.append((False, UnknownOutcome("disk full")))
         if not self.failures:
             return await self._database.write(work, *args, **kwargs)
         happens, error = self.failures.pop(0)
@@ -171,6 +176,20 @@ class PersisterTests:
         self.assertIsInstance(follower, HeadMoved)
         self.assertEqual(await self.refs(), [10])
 
+    async def test_a_transaction_id_twice_in_one_batch(self) -> None:
+        """The second of two writes with one transaction ID gives the first one's answer, now and later."""
+        await self.begin()
+        for number, head in enumerate((None, HeadUpdate(1, None, HeadMark(1, 1, (9,)), ROOT))):
+            key = claim(txn=f"t{number}", event_id=f"${number}")
+            both = [Write((), (NewEntry(Kind.ACCOUNT_DATA, ref=number),), head, key) for _ in range(2)]
+            first, second = await self.commit(both)
+            (later,) = await self.commit([Write((), (NewEntry(Kind.ACCOUNT_DATA, ref=9),), None, key)])
+            self.assertIsInstance(first, Committed)
+            for repeat in (second, later):
+                assert isinstance(repeat, TransactionRepeated), repeat
+                self.assertEqual(repeat.event_id, EventID(f"${number}"))
+        self.assertEqual(await self.refs(), [0, 1])
+
     async def test_one_transaction_id_of_two_users_is_two(self) -> None:
         """The same transaction ID of two users or devices stands for two events (security: C16)."""
         await self.begin()
@@ -234,6 +253,18 @@ class PersisterTests:
         self.assertIsInstance(done, Committed)
         self.assertEqual(await self.refs(), [10])
         self.assertEqual(await self.head_seq(1), 1)
+
+    async def test_commits_that_never_come_through_are_told(self) -> None:
+        """When each COMMIT is lost, as SQLite loses them on a full disk, callers are not left waiting."""
+        await self.begin()
+        self.failing.full = True
+        lost = self.persister.commit(room_write(1, None, 10, claim()))
+        self.go()
+        self.assertIsInstance(await outcome(lost), DatabaseGone)
+        self.failing.full = False
+        (again,) = await self.commit([room_write(1, None, 11, claim())])
+        self.assertIsInstance(again, Committed)
+        self.assertEqual(await self.refs(), [11])
 
     async def test_a_database_that_is_gone_is_told(self) -> None:
         """A batch that cannot reach the database fails, and so does what waits on it; then all goes on."""
