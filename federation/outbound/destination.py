@@ -102,7 +102,7 @@ class Destination:
     sending: Sending
     dispatched: Callable[[], int]
     """Tells the feed position up to which every live destination was given its events."""
-    on_idle: Callable[[ServerName], None]
+    on_idle: Callable[[Destination], None]
     _waiting: deque[PendingPdu] = field(factory=deque, init=False)
     _behind: int | None = field(default=None, init=False)
     _plan_reached: int | None = field(default=None, init=False)
@@ -173,7 +173,7 @@ class Destination:
         finally:
             self._running = False
             if not self._again or self._stopped:
-                self.on_idle(self.server)
+                self.on_idle(self)
 
     async def _drain(self) -> None:
         """Send transaction after transaction; faults of ours only delay."""

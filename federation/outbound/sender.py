@@ -57,7 +57,6 @@ class FederationSender:
     _seen: int = field(default=0, init=False)
     _dispatched: int = field(default=0, init=False)
     _dispatching: bool = field(default=False, init=False)
-    _taking_over: set[int] = field(factory=set, init=False)
     _timer: Timer | None = field(default=None, init=False)
     _stopped: bool = field(default=True, init=False)
 
@@ -123,7 +122,11 @@ class FederationSender:
             self._dispatching = False
 
     async def _handle(self, entry: Entry) -> None:
-        """Hand one entry to its destinations."""
+        """Hand one entry to its destinations.
+
+        From the first destination on nothing here waits: one that is behind passes the event over, and reads
+        back all up to `_dispatched`, which moves right after.
+        """
         if entry.kind == Kind.OUTBOUND_EDU:
             await self._wake_for_edu(entry)
             return
@@ -133,15 +136,14 @@ class FederationSender:
         audience = await self.sources.audiences.of(stored)
         if is_straight(entry) and entry.root is not None and entry.root != stored.root_before:
             self.sources.audiences.follow(stored, entry.root)
+        named = [server for server in audience.named if self.shards.owns(server)]
+        for server in named:
+            extra = Extra(entry.pos, stored.room_nid, stored.nid)
+            await self._parts().records.edus.add_extra(server, extra)
         pdu = PendingPdu(entry.pos, stored.event)
-        for server in audience.members | audience.named:
-            if not self.shards.owns(server):
-                continue
-            destination = self._destination(server)
-            if server in audience.named:
-                extra = Extra(entry.pos, stored.room_nid, stored.nid)
-                await self._parts().records.edus.add_extra(server, extra)
-            destination.add(pdu)
+        for server in (*audience.members, *named):
+            if self.shards.owns(server):
+                self._destination(server).add(pdu)
 
     async def _wake_for_edu(self, entry: Entry) -> None:
         """Wake the destination for which an EDU waits."""
@@ -169,8 +171,10 @@ class FederationSender:
             self._destinations[server] = destination
         return destination
 
-    def _idle(self, server: ServerName) -> None:
-        self._destinations.pop(server, None)
+    def _idle(self, destination: Destination) -> None:
+        """Forget a destination, unless another has taken its place."""
+        if self._destinations.get(destination.server) is destination:
+            del self._destinations[destination.server]
 
     def _recovered(self, server: ServerName) -> None:
         destination = self._destinations.get(server)
@@ -187,14 +191,13 @@ class FederationSender:
         for server, destination in list(self._destinations.items()):
             if not self.shards.owns(server):
                 destination.stop()
-                self._idle(server)
+                self._idle(destination)
         await self._take_over(gained)
 
     async def _take_over(self, gained: Mapping[int, int]) -> None:
         """Go on where the shards stood: their own positions, the destinations behind, the EDUs waiting."""
         if not gained:
             return
-        self._taking_over |= gained.keys()
         records = self._parts().records
         upto, first = self._dispatched, min(gained.values())
         for server in await self.sources.owed.servers_owed(first, upto) if first < upto else ():
@@ -204,7 +207,7 @@ class FederationSender:
             if shard_of(server) in gained:
                 self._destination(server).begin_behind(position)
         self._wake_all(gained, await records.edus.waiting())
-        self._taking_over -= gained.keys()
+        self.shards.settle(gained)
 
     def _wake_all(self, gained: Mapping[int, int], servers: Iterable[ServerName]) -> None:
         for server in servers:
@@ -213,8 +216,6 @@ class FederationSender:
 
     def _position_of(self, shard: int) -> int:
         """Give the feed position up to which nothing of a shard waits in memory alone."""
-        if shard in self._taking_over:
-            return 0
         held = [
             destination.holds
             for server, destination in self._destinations.items()

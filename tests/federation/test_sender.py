@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import DeferredSemaphore
+from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.trial.unittest import SynchronousTestCase
 
 from federation.client import Transactions
@@ -24,11 +24,11 @@ from protocol.events import EventDraft, Links, build_event, event_of
 from protocol.identifiers import EventID, RoomID, ServerName, UserID
 from protocol.room_versions import V5, V11
 from storage.catch_up import CatchUpStore
-from storage.database import Transaction
+from storage.database import DatabaseGone, Transaction
 from storage.destinations import DestinationStore
 from storage.federation_shards import SHARDS, ShardStore
 from storage.feed import Entry, Flag, Kind, NewEntry, append
-from storage.outbound_edus import OutboundEduStore, queue_rows
+from storage.outbound_edus import Extra, OutboundEduStore, queue_rows
 from storage.rows import run_all
 from tests.federation.helpers import HERE, THERE, HostileServer, World
 from tests.federation.network import Answer, Asked
@@ -144,6 +144,22 @@ class Process:
             self.sender._timer.cancel()
         for destination in list(self.sender._destinations.values()):
             destination.stop()
+
+
+class OnceGone:
+    """A store of what is owed that cannot be reached the first time."""
+
+    def __init__(self, store: CatchUpStore) -> None:
+        """Pass on to `store` but once."""
+        self._store = store
+        self._asked = 0
+
+    async def servers_owed(self, after: int, upto: int) -> Collection[ServerName]:
+        """Give the servers that are owed something."""
+        self._asked += 1
+        if self._asked == 1:
+            raise DatabaseGone("away")
+        return await self._store.servers_owed(after, upto)
 
 
 class Receiver:
@@ -414,6 +430,31 @@ class FailureTests(SenderCase):
         self.assertEqual(len(receiver.transactions), 1)
         self.assertEqual(self.world.database.rows("SELECT * FROM outbound_extras"), [])
 
+    def test_an_event_that_comes_while_a_backlog_ends(self) -> None:
+        """A destination that ends its backlog while an entry is being handed out misses nothing of it."""
+        third = ServerName("third.example")
+        Receiver(self.world.server(third, 3))
+        self.receiver.answer = lambda _: DEAD
+        self.home.say("backlog")
+        self._pass(3)
+        held: Deferred[None] = Deferred()
+        edus = self.process.sending.records.edus
+        add_extra = edus.add_extra
+
+        async def slowly(server: ServerName, extra: Extra) -> None:
+            await held
+            await add_extra(server, extra)
+
+        self.patch(type(edus), "add_extra", lambda _, server, extra: slowly(server, extra))
+        content = {"membership": "leave", "body": "kick"}
+        draft = EventDraft(ROOM, "m.room.member", ALICE, content, state_key="@u:third.example")
+        self.home.tell(self.home.store(draft))
+        self.receiver.answer = lambda _: Answer(200, b'{"pdus":{}}')
+        self._pass(600)
+        held.callback(None)
+        self._pass(60)
+        self.assertEqual(self.receiver.texts[-2:], ["backlog", "kick"])
+
 
 class EduTests(SenderCase):
     """What is no event."""
@@ -528,3 +569,49 @@ class SharingTests(SenderCase):
         third.start()
         self._pass(60)
         self.assertEqual(self.receiver.texts, ["meanwhile"])
+
+    def test_a_take_over_that_fails_is_tried_again(self) -> None:
+        """When the database goes away in the middle, what is owed in the shards is sent all the same."""
+        self.process.die()
+        self.home.listeners.clear()
+        self.home.say("meanwhile")
+        second = Process(self.home, "second")
+        owed = OnceGone(second.sender.sources.owed)
+        second.sender.sources = evolve(second.sender.sources, owed=owed)
+        second.start()
+        self._pass(60)
+        self.assertEqual(len(self.flushLoggedErrors(DatabaseGone)), 1)
+        self.assertEqual(self.receiver.texts, ["meanwhile"])
+
+    def test_what_is_said_while_leases_have_ended(self) -> None:
+        """When leases were not renewed in time, what was said meanwhile is sent once they are held again."""
+        renew = ShardStore.renew
+        reached = [False]
+
+        async def renewed(store: ShardStore, *args: Any) -> Mapping[int, int]:
+            if not reached[0]:
+                raise DatabaseGone("away")
+            return await renew(store, *args)
+
+        self.patch(ShardStore, "renew", renewed)
+        self._pass(40)
+        self.home.say("meanwhile")
+        self._pass(6)
+        reached[0] = True
+        self._pass(20)
+        self.home.say("after")
+        self._pass()
+        self.flushLoggedErrors(DatabaseGone)
+        self.assertEqual(self.receiver.texts, ["meanwhile", "after"])
+
+    def test_a_shard_lost_and_won_back_while_sending(self) -> None:
+        """The end of what was under way before does not put away the queue that is in use since."""
+        self.receiver.answer = lambda _: DEAD
+        self.home.say("first")
+        destinations = self.process.sender._destinations
+        before = destinations.pop(THERE)
+        before.stop()
+        self.home.say("second")
+        after = destinations[THERE]
+        self._pass(3)
+        self.assertTrue(destinations.get(THERE) is after)
