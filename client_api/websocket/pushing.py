@@ -59,9 +59,11 @@ class _Cut:
         return cls(delta, deque(_groups(delta.by_recency())))
 
     def next(self) -> bytes:
-        """Encode the members of the next frame; all that is no room goes with the last."""
+        """Encode the next frame; all that is no room goes with the last."""
         rooms = self.groups.popleft()
-        return self.delta.members(rooms, last=not self.groups)
+        if len(self.delta.rooms) <= 1:
+            return self.delta.to_json()
+        return self.delta.frame(rooms, last=not self.groups)
 
 
 @define(eq=False)
@@ -189,9 +191,9 @@ class Pusher:
 
     def _send_next(self, rest: _Cut) -> None:
         """Send the next frame of a delta."""
-        members = rest.next()
-        seq = self._window.send(len(members))
-        self._send(b'{"type":"sync","seq":%d%b%b}' % (seq, b"," if members else b"", members))
+        frame = rest.next()
+        seq = self._window.send(len(frame))
+        self._send(b'{"type":"sync","seq":%d%b%b' % (seq, b"," if len(frame) > 2 else b"", frame[1:]))
         if rest.groups:
             return
         self._sent.append((seq, rest.delta.next_batch))

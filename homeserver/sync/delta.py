@@ -8,6 +8,7 @@ Source: client-server-api/_index.md, "Syncing".
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from attrs import frozen
 
@@ -44,10 +45,15 @@ class Delta:
 
     def to_json(self) -> bytes:
         """Give the whole answer of `/sync`."""
-        return b"{%b}" % self.members(self.rooms, last=True)
+        return self._json
 
-    def members(self, rooms: Sequence[RoomPart], *, last: bool) -> bytes:
-        """Give the members of an object of the same shape with some of the rooms; the last has all else too.
+    @cached_property
+    def _json(self) -> bytes:
+        """Join it once: a delta may go to many."""
+        return self.frame(self.rooms, last=True)
+
+    def frame(self, rooms: Sequence[RoomPart], *, last: bool) -> bytes:
+        """Give an object of the same shape with some of the rooms; the last one has all else too.
 
         Only the last has `next_batch`, so a client that lost the rest begins again where it was.
         """
@@ -58,7 +64,7 @@ class Delta:
         sections = rooms_json(rooms)
         if sections:
             members.append(b'"rooms":{%b}' % sections)
-        return b",".join(members)
+        return b"{%b}" % b",".join(members)
 
     def _beside_rooms(self) -> list[bytes]:
         """Give the members that are not rooms and have anything in them."""

@@ -61,7 +61,7 @@ class Moment:
     @property
     def has_ephemeral(self) -> bool:
         """Tell whether typing or presence may have changed."""
-        return self.since is None or self.since.place != self.place
+        return self.since is None or self.since.place is not self.place
 
     @property
     def ephemeral_since(self) -> int | None:
@@ -93,9 +93,14 @@ class SessionFeed:
 
     def is_still(self, since: SyncToken) -> bool:
         """Tell whether neither the feed nor the ephemeral ring moved since a token."""
-        ephemeral = self._ephemeral
-        here = EphemeralPlace(ephemeral.ring, ephemeral.position)
-        return since.pos == self._feed.position and since.place == here
+        return since.pos == self._feed.position and since.place is self._place(since)
+
+    def _place(self, since: SyncToken | None) -> EphemeralPlace:
+        """Give the place in the ephemeral ring: that of the token, if nothing has moved since."""
+        ring, n = self._ephemeral.ring, self._ephemeral.position
+        if since is not None and since.place.n == n and since.place.ring == ring:
+            return since.place
+        return EphemeralPlace(ring, n)
 
     async def require_known(self, since: SyncToken) -> None:
         """Raise UnknownPos for a token of another epoch or the future."""
@@ -139,7 +144,7 @@ class SessionFeed:
         """Take the position, with the memberships that hold at it; nothing waits in between."""
         ignored = await self._ignored.of(session.user_nid)
         rooms = await self._rooms.of(session.user_nid)
-        place = EphemeralPlace(self._ephemeral.ring, self._ephemeral.position)
+        place = self._place(since)
         start = 0 if since is None else since.pos
         to = Recipient(session, options, ignored, start, self._feed.position, self._epoch, now)
         return Moment(to, rooms, since, place)
@@ -156,12 +161,11 @@ class SessionFeed:
         personal, to = self._parts.personal, moment.to
         parts = await self._parts.live.parts(live, to) if live else ()
         messages, device = await personal.to_device(to.session, moment.device)
-        return Delta(
-            next_batch=SyncToken(to.epoch, to.upto, device, moment.place),
-            rooms=parts,
-            to_device=messages,
-            key_counts=await personal.key_counts(to.session),
-        )
+        counts = await personal.key_counts(to.session)
+        token = (to.epoch, to.upto, device, moment.place)
+        if messages:
+            return Delta(SyncToken(*token), parts, to_device=messages, key_counts=counts)
+        return self._parts.live.delta(token, tuple(parts), counts)
 
     async def _whole(self, moment: Moment) -> Delta:
         """Give any delta."""

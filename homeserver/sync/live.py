@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from attrs import define, frozen
 
 from homeserver.feed.tail import Feed
+from homeserver.sync.delta import Delta
 from homeserver.sync.memberships import UserRoom
 from homeserver.sync.recipient import Recipient
 from homeserver.sync.room_part import RoomPart
@@ -23,6 +24,7 @@ from homeserver.sync.sent_members import SentMembers
 from homeserver.sync.sharing import SharedRoom, SharedRooms, share_key
 from homeserver.sync.spans import is_straight
 from homeserver.sync.suppliers import NONE_UNREAD, UnreadCounts
+from homeserver.sync.tokens import EphemeralPlace, SyncToken
 from protocol.identifiers import RoomID
 from storage.feed import Entry, Flag, Kind
 from storage.memberships import Membership
@@ -31,8 +33,14 @@ MAX_ENTRIES = 1000
 """Entries of a stretch that is looked at here."""
 MAX_STRETCHES = 1000
 """Stretches remembered that end at the present position."""
+MAX_DELTAS = 200
+"""Deltas remembered that end at the present position."""
 _TOLD_TO_ALL = (Kind.EVENT, Kind.STATE, Kind.RECEIPT)
 """Entries of rooms that concern all who are joined; others concern the user they name."""
+
+
+_Token = tuple[int, int, int, EphemeralPlace]
+"""What a sync token is made of."""
 
 
 @define(eq=False)
@@ -102,6 +110,8 @@ class LiveRooms:
         self._unread = unread
         self._stretches: dict[int, Stretch | None] = {}
         self._upto = -1
+        self._deltas: dict[tuple[_Token, tuple[RoomPart, ...], bytes], Delta] = {}
+        self._deltas_upto = -1
 
     def rooms(self, rooms: Mapping[int, UserRoom], to: Recipient) -> Mapping[int, LiveRoom] | None:
         """Give the rooms a delta shows, by nid; None: it must be found the whole way.
@@ -139,6 +149,17 @@ class LiveRooms:
             room.shared.part(room.room_id, room.latest, counts.get(nid, NONE_UNREAD), to.options)
             for nid, room in live.items()
         ]
+
+    def delta(self, token: _Token, parts: tuple[RoomPart, ...], key_counts: bytes) -> Delta:
+        """Give the delta of these parts and counts: the same one to all who are told the same."""
+        if token[1] != self._deltas_upto or len(self._deltas) >= MAX_DELTAS:
+            self._deltas.clear()
+            self._deltas_upto = token[1]
+        key = (token, parts, key_counts)
+        found = self._deltas.get(key)
+        if found is None:
+            found = self._deltas[key] = Delta(SyncToken(*token), parts, key_counts=key_counts)
+        return found
 
     def _stretch(self, after: int, upto: int) -> Stretch | None:
         """Give a stretch that ends at the present position; None: it is not in memory, or too long."""

@@ -62,11 +62,7 @@ class PersonalParts:
 
     async def key_counts(self, session: Session) -> bytes:
         """Give the members that tell how many keys the device has left."""
-        counts = await self._keys.counts(session)
-        return b'"device_one_time_keys_count":%b,"device_unused_fallback_key_types":%b' % (
-            orjson.dumps(dict(counts.one_time), option=orjson.OPT_SORT_KEYS),
-            orjson.dumps(list(counts.unused_fallback)),
-        )
+        return (await self._keys.counts(session)).json
 
 
 def global_account_data(data: Sequence[AccountDatum], wanted: EventFilter) -> bytes:

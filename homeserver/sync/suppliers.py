@@ -7,8 +7,10 @@ database. Numbers named `ref` are those of the feed's entries.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Protocol
 
+import orjson
 from attrs import frozen
 
 from homeserver.sync.session import Session
@@ -108,6 +110,14 @@ class KeyCounts:
 
     one_time: Mapping[str, int]
     unused_fallback: Sequence[str]
+
+    @cached_property
+    def json(self) -> bytes:
+        """Give the members of an answer that tell them."""
+        return b'"device_one_time_keys_count":%b,"device_unused_fallback_key_types":%b' % (
+            orjson.dumps(dict(self.one_time), option=orjson.OPT_SORT_KEYS),
+            orjson.dumps(list(self.unused_fallback)),
+        )
 
 
 class DeviceKeys(Protocol):
