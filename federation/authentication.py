@@ -16,7 +16,7 @@ from federation.backoff import Backoff
 from federation.key_ring import KeyNeed, KeyRing
 from federation.requests import ServerRequest, bytes_to_sign
 from homeserver.clock import Clock
-from protocol.canonical_json import JsonValue, decode, encode
+from protocol.canonical_json import JsonValue, decode, encode_checked
 from protocol.errors import Forbidden, Unauthorized
 from protocol.identifiers import KeyID, ServerName
 from protocol.signing import InvalidSignature, decode_base64
@@ -71,7 +71,7 @@ class ServerAuthentication:
     async def prove(self, claim: Claim, method: str, uri: str, body: bytes) -> Proved:
         """Check the signatures over a request, whose `body` may be empty; raises Unauthorized, BadJson."""
         content = decode(body, max_depth=512) if body else None
-        canonical = encode(content) if body else None
+        canonical = encode_checked(content) if body else None
         signed = ServerRequest(self.own_name, method, uri, canonical)
         without = None
         needs = [

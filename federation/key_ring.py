@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, gatherResults
@@ -61,6 +62,12 @@ def satisfies(key: StoredKey, need: KeyNeed) -> bool:
     return need.at is None or need.at <= key.valid_until
 
 
+@lru_cache(MAX_KNOWN)
+def _verify_key(raw: bytes) -> VerifyKey:
+    """Give a key as made once."""
+    return VerifyKey(raw)
+
+
 @define
 class KeyRing:
     """All keys this server knows."""
@@ -76,15 +83,13 @@ class KeyRing:
     async def find(self, needs: Collection[KeyNeed]) -> dict[KeyNeed, VerifyKey]:
         """Give the keys for as many needs as can be had; the others are absent."""
         await self._load({need.server for need in needs})
-        missing = self._unsatisfied(needs)
-        if missing:
-            await self._fetch(missing)
-        answer: dict[KeyNeed, VerifyKey] = {}
-        for need in needs:
-            key = self._get(need)
-            if key is not None:
-                answer[need] = key
-        return answer
+        found = self._satisfied(needs)
+        if len(found) < len(needs):
+            missing = self._unsatisfied(needs)
+            if missing:
+                await self._fetch(missing)
+                found = self._satisfied(needs)
+        return found
 
     async def stored(self, servers: Collection[ServerName]) -> Mapping[ServerName, Collection[StoredKey]]:
         """Give what is known of servers' keys, without asking anybody."""
@@ -106,7 +111,12 @@ class KeyRing:
         key = self._known.get(need.server, {}).get(need.key_id)
         if key is None or not satisfies(key, need):
             return None
-        return VerifyKey(key.public_key)
+        return _verify_key(key.public_key)
+
+    def _satisfied(self, needs: Iterable[KeyNeed]) -> dict[KeyNeed, VerifyKey]:
+        """Give the keys for those needs that memory serves."""
+        found = ((need, self._get(need)) for need in needs)
+        return {need: key for need, key in found if key is not None}
 
     def _unsatisfied(self, needs: Iterable[KeyNeed]) -> list[KeyNeed]:
         """Give the needs that memory does not serve and that may be asked for now."""

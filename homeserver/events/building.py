@@ -265,7 +265,7 @@ def row_of(stored: StoredEvent, relation: Relation, clock: AuthClock | None) -> 
 
 
 def _flags(sending: Sending) -> int:
-    flags = Flag.FEDERATE
+    flags: int = Flag.FEDERATE
     if sending.member_nid is not None:
         flags |= Flag.MEMBERSHIP
     if sending.redacted is not None:

@@ -130,7 +130,7 @@ class Placing:
     ) -> StoredEvent:
         """Let an accepted event move the room, and tell of it."""
         event = stored.event
-        flags = Flag.FEDERATE if course is Course.OWN else Flag.NONE
+        flags: int = Flag.FEDERATE if course is Course.OWN else Flag.NONE
         redaction = await applying_redaction(draft, stored)
         if redaction is not None:
             stored = evolve(stored, redacted_by=redaction)
@@ -148,7 +148,7 @@ class Placing:
             await self._move(draft, stored, flags)
         return stored
 
-    async def _move(self, draft: Draft, stored: StoredEvent, flags: Flag) -> None:
+    async def _move(self, draft: Draft, stored: StoredEvent, flags: int) -> None:
         """Move extremities, resolved state, memberships and the feed."""
         before = draft.root
         draft.covered_by(await _covered(draft, stored))
@@ -180,7 +180,7 @@ class Placing:
         return users
 
     async def _tell(
-        self, draft: Draft, stored: StoredEvent, flags: Flag, changed: dict[StateKey, int]
+        self, draft: Draft, stored: StoredEvent, flags: int, changed: dict[StateKey, int]
     ) -> None:
         """Add the event's entry, and one for each other user whose membership is another now."""
         room_nid, root, mark = draft.room.nid, draft.root, draft.mark
@@ -189,7 +189,7 @@ class Placing:
             flags |= Flag.MEMBERSHIP
         draft.entries.append(NewEntry(Kind.EVENT, int(flags), room_nid, own, stored.nid, root, mark, stored))
         others = sorted(changed, key=lambda key: not key[1].endswith(f":{self.author.server_name}"))
-        state = await draft.find(root, others[:MAX_STATE_ENTRIES])
+        state = await draft.find(root, others[:MAX_STATE_ENTRIES]) if others else {}
         for key in others[:MAX_STATE_ENTRIES]:
             draft.entries.append(
                 NewEntry(Kind.STATE, int(Flag.MEMBERSHIP), room_nid, changed[key], state.get(key), root, mark)
