@@ -227,7 +227,8 @@ def _make_services(base: Foundation, talk: Talk) -> Services:
     elsewhere = Elsewhere(remote_rooms, talk.directories, talk.policies, receiving.received)
     rooms = make_rooms(core, elsewhere, users, keepsakes.direct, config.federation.default_room_version)
     is_behind = never if base.following is None else base.following.follower.is_behind
-    neighbours = Neighbours(rooms.own_members, requests.queries, limiter, base.token_seed, is_behind)
+    note = rooms.profiles.note
+    neighbours = Neighbours(rooms.own_members, requests.queries, limiter, base.token_seed, is_behind, note)
     accounts = make_accounts(core, keepsakes, neighbours, config, base.reactor)
     outside = Outside(
         keepsakes.devices,

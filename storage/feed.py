@@ -21,8 +21,8 @@ CHANNEL = "plait_feed"
 _LOCK = 0x706C616974  # any number will do, as long as all workers agree
 
 _COLUMNS = "pos, kind, flags, room_nid, user_nid, ref, root, head"
-_TAIL = "SELECT coalesce(max(pos), 0) FROM feed"
-_LOCKED_TAIL = f"SELECT pg_advisory_xact_lock({_LOCK}); SELECT pg_notify('{CHANNEL}', ?); {_TAIL}"
+_TAIL = "SELECT coalesce((SELECT pos FROM feed ORDER BY pos DESC LIMIT 1), 0)"
+_LOCKED_TAIL = f"SELECT pg_advisory_xact_lock({_LOCK}), pg_notify('{CHANNEL}', ?); {_TAIL}"
 _LOCK_ONLY = f"SELECT pg_advisory_xact_lock({_LOCK})"
 _APPEND = f"INSERT INTO feed ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _BETWEEN = f"SELECT {_COLUMNS} FROM feed WHERE pos > ? AND pos <= ? ORDER BY pos LIMIT ?"

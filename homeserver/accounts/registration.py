@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable, Mapping
 
 from attrs import frozen
 
@@ -25,6 +26,14 @@ from storage.rows import run_all
 
 NONCE_LIFE_MS = 60_000
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+NoteProfile = Callable[[int, Mapping[str, str]], None]
+"""Takes a user's number and what rooms are told of the profile."""
+
+
+def forgotten(_user_nid: int, _fields: Mapping[str, str]) -> None:
+    """Leave the profile to be read when it is wanted."""
 
 
 @frozen
@@ -56,13 +65,19 @@ class Registration:
     """Makes accounts."""
 
     def __init__(
-        self, database: Database, passwords: Passwords, config: RegistrationConfig, server_name: ServerName
+        self,
+        database: Database,
+        passwords: Passwords,
+        config: RegistrationConfig,
+        server_name: ServerName,
+        note_profile: NoteProfile,
     ) -> None:
         """Let in whom `config` lets in."""
         self._database = database
         self._passwords = passwords
         self._config = config
         self._server_name = server_name
+        self._note_profile = note_profile
 
     @property
     def mode(self) -> RegistrationMode:
@@ -108,7 +123,10 @@ class Registration:
         counted = newcomer.token
         if counted is not None and self._is_configured(counted):
             counted = None
-        return await self._database.write(_create, account, newcomer.displayname or username, counted, now)
+        displayname = newcomer.displayname or username
+        made = await self._database.write(_create, account, displayname, counted, now)
+        self._note_profile(made.user_nid, {"displayname": displayname})
+        return made
 
     async def make_nonce(self, now: int) -> str:
         """Give a nonce for one registration by shared secret; raises Unrecognized without a secret."""

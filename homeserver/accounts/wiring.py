@@ -19,7 +19,7 @@ from homeserver.accounts.passwords import Passwords
 from homeserver.accounts.ports import JoinedRooms, RemoteProfiles
 from homeserver.accounts.profiles import Profiles, ProfileStores
 from homeserver.accounts.push_rules import UserPushRules
-from homeserver.accounts.registration import Registration
+from homeserver.accounts.registration import NoteProfile, Registration, forgotten
 from homeserver.accounts.rule_sets import RuleSets
 from homeserver.accounts.session_cache import SessionCache
 from homeserver.accounts.sessions import Sessions, SessionStores
@@ -97,6 +97,8 @@ class Neighbours:
     token_seed: bytes
     is_behind: Callable[[], bool] = never
     """Tells that this process may not have heard of a logout; the database is asked then."""
+    note_profile: NoteProfile = forgotten
+    """Is told the profile of a new account, which rooms will want to know."""
 
 
 def make_accounts(
@@ -110,7 +112,7 @@ def make_accounts(
     core.feed.add_cache(cache.apply)
     stores = SessionStores(database, persister, core.nids, cache, keepsakes.last_seen)
     accounts = Accounts(database, persister, passwords, keepsakes.devices, neighbours.rooms)
-    registration = Registration(database, passwords, config.registration, name)
+    registration = Registration(database, passwords, config.registration, name, neighbours.note_profile)
     return AccountParts(
         keepsakes,
         accounts,

@@ -5,7 +5,8 @@ Source: client-server-api/_index.md, "Profiles" (events on change of profile inf
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -18,25 +19,49 @@ from protocol.errors import MatrixError
 from protocol.identifiers import RoomID, UserID
 from storage import memberships, profiles
 from storage.database import Database
+from storage.feed import Entry, Kind
 from storage.memberships import Membership
 
+MAX_KNOWN = 5_000
 _TOLD = ("displayname", "avatar_url")
 _log = Logger()
 
 
-@frozen(eq=False)
 class MemberFields:
-    """Reads the part of a profile that rooms are told."""
+    """The part of profiles that rooms are told. Bound: `MAX_KNOWN` users; the longest known goes."""
 
-    database: Database
-    nids: Nids
+    def __init__(self, database: Database, nids: Nids) -> None:
+        """Start knowing nobody's; `apply` must follow the feed."""
+        self._database = database
+        self._nids = nids
+        self._known: OrderedDict[int, Mapping[str, str]] = OrderedDict()
+        self._changes = 0
 
     async def member_fields(self, user_id: UserID) -> Mapping[str, str]:
         """Give `displayname` and `avatar_url`, those that are set."""
-        user_nid = await self.nids.user(user_id)
-        found = (await self.database.read(profiles.of_users, [user_nid], _TOLD))[user_nid]
-        fields = {name: decode_own(value) for name, value in found.items()}
-        return {name: value for name, value in fields.items() if isinstance(value, str) and value}
+        user_nid = await self._nids.user(user_id)
+        known = self._known.get(user_nid)
+        if known is None:
+            changes = self._changes
+            found = (await self._database.read(profiles.of_users, [user_nid], _TOLD))[user_nid]
+            fields = {name: decode_own(value) for name, value in found.items()}
+            known = {name: value for name, value in fields.items() if isinstance(value, str) and value}
+            if changes == self._changes:
+                self.note(user_nid, known)
+        return known
+
+    def note(self, user_nid: int, fields: Mapping[str, str]) -> None:
+        """Remember what is committed, such as the profile of a new account."""
+        self._known[user_nid] = fields
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+
+    def apply(self, entries: Sequence[Entry]) -> None:
+        """Follow the feed: forget what has changed."""
+        for entry in entries:
+            if entry.kind == Kind.PROFILE and entry.user_nid is not None:
+                self._changes += 1
+                self._known.pop(entry.user_nid, None)
 
 
 @frozen(eq=False)

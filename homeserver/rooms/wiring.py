@@ -55,6 +55,7 @@ class Rooms:
     forgetting: Forgetting
     conversations: Conversations
     own_members: OwnMembers
+    profiles: MemberFields
     merging: Merging
 
 
@@ -67,6 +68,7 @@ def make_rooms(
     signed = SignedEvents(unplaced, elsewhere.policies, elsewhere.received, core.stored)
     events = PolicedEvents(core.events, signed, nids, core.database)
     profiles = MemberFields(core.database, nids)
+    core.feed.add_cache(profiles.apply)
     aliases = Aliases(server_name, core.database, nids, heads, elsewhere.directory)
     published = Published(core.database, nids, heads)
     invites = RemoteInvites(signed, elsewhere.rooms)
@@ -92,5 +94,6 @@ def make_rooms(
         forgetting,
         Conversations(server_name, heads, nids, creation, memberships, direct),
         OwnMembers(memberships, forgetting),
+        profiles,
         merging,
     )
