@@ -5,16 +5,17 @@ Source: client-server-api/modules/end_to_end_encryption.md.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from attrs import frozen
 
 from client_api.paths import v3
 from homeserver.devices.keys import DeviceKeys, Upload
-from homeserver.http.calls import Call, Reply
+from homeserver.http.calls import Call, Json, Reply
 from homeserver.http.routing import RateClass, Route
 from homeserver.sync.session import Session
+from homeserver.sync.tokens import SyncToken, parse_sync_token
 from protocol.errors import InvalidParam
 from protocol.identifiers import parse_user_id
 
@@ -45,11 +46,20 @@ class ClaimKeys(msgspec.Struct, frozen=True):
     timeout: int = DEFAULT_MS
 
 
+class DeviceListChanges(Protocol):
+    """Knows whose devices changed for a reader."""
+
+    async def device_lists(self, session: Session, since: SyncToken) -> bytes:
+        """Give the `device_lists` object of what changed since a token; raise UnknownPos."""
+        ...
+
+
 @frozen(eq=False)
 class Keys:
     """What devices need to encrypt for each other."""
 
     keys: DeviceKeys
+    lists: DeviceListChanges
 
     async def upload(self, call: Call[UploadKeys]) -> Reply:
         """POST /keys/upload."""
@@ -72,6 +82,14 @@ class Keys:
         _check_count(len(wanted))
         return await self.keys.claim_all(wanted, _seconds(call.body.timeout))
 
+    async def changes(self, call: Call[None]) -> Reply:
+        """GET /keys/changes: what `/sync` from there would tell of devices, up to the present at least."""
+        asker, since = call.requester, parse_sync_token(call.query.required("from"))
+        parse_sync_token(call.query.required("to"))
+        return Json(
+            await self.lists.device_lists(Session(asker.user_id, asker.user_nid, asker.device_id), since)
+        )
+
     def routes(self) -> tuple[Route, ...]:
         """List what this family serves."""
         writes = RateClass.WRITES
@@ -80,6 +98,7 @@ class Keys:
             Route("POST", upload, self.upload, body=UploadKeys, limit=writes),
             Route("POST", v3("/keys/query"), self.query, body=QueryKeys),
             Route("POST", v3("/keys/claim"), self.claim, body=ClaimKeys, limit=writes),
+            Route("GET", v3("/keys/changes"), self.changes),
         )
 
 

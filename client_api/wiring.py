@@ -119,4 +119,4 @@ def _sync_families(parts: ClientParts) -> Iterator[Family]:
     yield TypingNotifications(passing.typing, core.nids)
     yield Presence(passing.presences, passing.ring, passing.sharing)
     yield ToDevice(passing.to_device)
-    yield Keys(passing.keys)
+    yield Keys(passing.keys, parts.polls)

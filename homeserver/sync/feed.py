@@ -14,6 +14,7 @@ from attrs import define, frozen
 
 from homeserver.feed.tail import Feed
 from homeserver.sync.delta import Delta
+from homeserver.sync.device_lists import NO_DEVICE_LISTS
 from homeserver.sync.live import LiveRoom, LiveRooms
 from homeserver.sync.memberships import UserRoom, UserRooms
 from homeserver.sync.personal_parts import PersonalParts, global_account_data
@@ -57,6 +58,11 @@ class Moment:
     def device(self) -> int:
         """Give the last to-device message that the client has."""
         return 0 if self.since is None else self.since.device
+
+    @property
+    def joined(self) -> set[int]:
+        """Give the nids of the rooms the reader is joined in."""
+        return {nid for nid, room in self.rooms.items() if room.membership is Membership.JOIN}
 
     @property
     def has_ephemeral(self) -> bool:
@@ -113,6 +119,16 @@ class SessionFeed:
     async def received(self, session: Session, device: int) -> None:
         """Drop the to-device messages up to `device`: the client has them."""
         await self._parts.personal.acknowledge(session, device)
+
+    async def device_lists(self, session: Session, since: SyncToken, *, now: int) -> bytes:
+        """Give the `device_lists` object of a delta since a token, also an empty one; errors as there."""
+        await self.require_known(since)
+        moment = await self._moment(session, since, DEFAULT_OPTIONS, now)
+        source = self._source(moment.to.since, moment.to.upto)
+        personal = await source.personal(session.user_nid, moment.joined)
+        shown = await self._parts.shown.since(moment.rooms, personal, {}, moment.to)
+        found = await self._parts.personal.device_lists(moment.to, personal, shown)
+        return found or NO_DEVICE_LISTS.to_json()
 
     async def delta(
         self,
@@ -173,8 +189,7 @@ class SessionFeed:
         source = self._source(to.since, to.upto)
         personal = None
         if moment.since is not None:
-            joined = {nid for nid, room in moment.rooms.items() if room.membership is Membership.JOIN}
-            personal = await source.personal(to.session.user_nid, joined)
+            personal = await source.personal(to.session.user_nid, moment.joined)
         data = await self._parts.personal.account_data(to.session, personal)
         typing = self._typing(moment)
         if personal is None:
@@ -197,8 +212,7 @@ class SessionFeed:
         """Give who types, where that changed, in rooms the reader is joined in."""
         if not moment.has_ephemeral:
             return {}
-        joined = [nid for nid, room in moment.rooms.items() if room.membership is Membership.JOIN]
-        return self._ephemeral.typing(joined, moment.ephemeral_since)
+        return self._ephemeral.typing(moment.joined, moment.ephemeral_since)
 
     async def _with_new_rooms(
         self, session: Session, data: Sequence[AccountDatum], shown: Sequence[Shown]

@@ -89,6 +89,10 @@ class LongPoll:
         finally:
             subscription.cancel()
 
+    async def device_lists(self, session: Session, since: SyncToken) -> bytes:
+        """Give the `device_lists` object of what changed since a token; raise UnknownPos for a bad one."""
+        return await self._feed.device_lists(session, since, now=self._clock.now_ms())
+
     async def _in_turn(self, session: Session, since: SyncToken | None, options: Options) -> Delta:
         """Compute a first sync when its turn has come."""
         await self._turns.acquire()

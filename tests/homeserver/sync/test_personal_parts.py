@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
+from attrs import evolve
+
 from homeserver.sync.suppliers import AccountDatum, Receipt
+from homeserver.sync.tokens import SyncToken
 from protocol.errors import UnknownPos
 from protocol.identifiers import EventID, UserID
 from storage.feed import Kind, NewEntry
@@ -119,6 +125,28 @@ class BesideTests(FeedCase):
         await room.member(ALICE, ALICE, "leave")
         answer, _ = await self.sync(ALICE, token)
         self.assertEqual(answer["device_lists"], {"changed": [], "left": [CAROL]})
+
+    async def test_device_lists_alone(self) -> None:
+        """Without the rest of a delta the same is told, over any stretch, and nothing as empty lists."""
+        room = await self.world.room(ALICE)
+        await room.member(BOB, BOB, "join")
+        _, start = await self.sync(ALICE)
+        alice, bob = await self.world.session(ALICE), await self.world.session(BOB)
+
+        async def lists(since: SyncToken) -> Any:
+            return json.loads(await self.feed.device_lists(alice, since, now=NOW))
+
+        self.assertEqual(await lists(start), {"changed": [], "left": []})
+        await self.world.commit([NewEntry(Kind.DEVICE_LIST, user_nid=bob.user_nid)])
+        await room.member(CAROL, CAROL, "join")
+        await room.say(ALICE, "x")
+        for ring in (True, False):
+            self.feed.use_ring = ring
+            self.assertEqual(await lists(start), {"changed": [BOB, CAROL], "left": []})
+        _, end = await self.sync(ALICE, start)
+        self.assertEqual(await lists(end), {"changed": [], "left": []})
+        with self.assertRaises(UnknownPos):
+            await lists(evolve(end, pos=end.pos + 1))
 
     async def test_tokens_of_another_epoch_or_the_future_are_refused(self) -> None:
         """A token of another epoch, or beyond the feed, is refused (security: D9)."""
