@@ -64,17 +64,31 @@ class Answer:
 
 
 def split_answers(raw: bytes) -> list[Answer]:
-    """Take apart what a server wrote on one connection; every answer must say its length."""
+    """Take apart what a server wrote on one connection; every answer must say its length, or be in chunks."""
     answers = []
     while raw:
         head, _, rest = raw.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         pairs = [line.split(": ", 1) for line in lines]
         headers = {name.lower(): value for name, value in pairs}
-        length = int(headers.get("content-length", "0"))
-        answers.append(Answer(int(first.split(" ")[1]), headers, rest[:length]))
-        raw = rest[length:]
+        if headers.get("transfer-encoding") == "chunked":
+            body, raw = _unchunked(rest)
+        else:
+            length = int(headers.get("content-length", "0"))
+            body, raw = rest[:length], rest[length:]
+        answers.append(Answer(int(first.split(" ")[1]), headers, body))
     return answers
+
+
+def _unchunked(raw: bytes) -> tuple[bytes, bytes]:
+    """Join the chunks of one answer; give what follows it, too."""
+    body = b""
+    while True:
+        size, _, raw = raw.partition(b"\r\n")
+        length = int(size, 16)
+        body, raw = body + raw[:length], raw[length + 2 :]
+        if length == 0:
+            return body, raw
 
 
 class Connection:
