@@ -49,6 +49,11 @@ class Kind(IntEnum):
     FORGET = 8
     DELIVERED = 9
     """What `user_nid` said in the room has come further; ref = the mark's number in `deliveries`."""
+    CHANGED = 10
+    """An event of the room, `ref`, is something else now: redacted by history, or an outlier with a place.
+
+    For caches alone: nobody is told, nothing is sent. `head_seq` moves with it.
+    """
     DEVICE_LIST = 16
     PROFILE = 17
     UNREAD = 18
@@ -103,6 +108,11 @@ class Entry:
     root: bytes | None = None
     head: HeadMark | None = None
     payload: object | None = None
+
+
+def is_change(entry: Entry) -> bool:
+    """Tell whether an entry makes something else of an event that may be remembered."""
+    return entry.kind == Kind.CHANGED or (entry.kind == Kind.EVENT and bool(entry.flags & Flag.REDACTION))
 
 
 @frozen

@@ -23,7 +23,7 @@ from protocol.identifiers import EventID, StateKey
 from storage import events, gaps, state_trie
 from storage.database import Transaction
 from storage.events import ClockRow
-from storage.feed import HeadMark, NewEntry
+from storage.feed import HeadMark, Kind, NewEntry
 from storage.heads import HeadUpdate
 from storage.rows import Rows
 from storage.state_trie import Difference, StateRoot
@@ -161,10 +161,20 @@ class Draft:
         return await self.ground.read(events.clocks, self.room.nid, missing) if missing else []
 
     def add(self, stored: StoredEvent, rows: Sequence[Rows]) -> None:
-        """Take an event in, with all its rows."""
+        """Take an event in, with all its rows; it may have been here as an outlier."""
+        if stored.nid in self._by_nid:
+            self.change(stored.nid)
         self.remember((stored,))
         self.rows += rows
         self.size += len(stored.event.raw) + ROW_OVERHEAD
+
+    def change(self, event_nid: int) -> None:
+        """Tell all who remember an event of this room that it is something else now.
+
+        The head's number moves, so that nothing is committed on what the event was.
+        """
+        self.seq += 1
+        self.entries.append(NewEntry(Kind.CHANGED, 0, self.room.nid, None, event_nid, self.root, self.mark))
 
     def covered_by(self, event_ids: Set[EventID]) -> None:
         """Take out forward extremities that are forward no more."""

@@ -1,7 +1,8 @@
 """Events in memory and in the database, always within a room.
 
 A cache bounded in bytes: the event, its placement, and what points from its ID to it. Entries change by
-the feed alone (a redaction that applies). Nothing here decides who may see an event.
+the feed alone (a redaction that applies, an outlier that got a place). Nothing here decides who may see an
+event.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Events:
         self._nids = nids
         self._budget = budget
         self._bytes = 0
-        self._redactions = 0
+        self._changes = 0
         self._events: OrderedDict[_Key, StoredEvent] = OrderedDict()
         self._by_id: dict[tuple[int, EventID], int] = {}
         self._clocks: OrderedDict[_Key, ClockRow] = OrderedDict()
@@ -126,17 +127,19 @@ class Events:
             self._drop(next(iter(self._events)))
 
     def apply(self, entries: Sequence[Entry]) -> None:
-        """Follow the feed: keep new events, and forget what a redaction has changed."""
+        """Follow the feed: keep new events, and forget those that are something else now."""
         for entry in entries:
-            if entry.kind != Kind.EVENT or entry.room_nid is None:
+            if entry.room_nid is None or entry.ref is None:
                 continue
-            if isinstance(entry.payload, StoredEvent):
-                self.put(entry.payload)
-            elif entry.ref is not None:
-                self.forget(entry.room_nid, (entry.ref,))  # it may be here as an outlier
-            if entry.flags & Flag.REDACTION:
-                self._redactions += 1
-                self._forget_target(entry)
+            if entry.kind == Kind.CHANGED:
+                self._changes += 1
+                self.forget(entry.room_nid, (entry.ref,))
+            elif entry.kind == Kind.EVENT:
+                if isinstance(entry.payload, StoredEvent):
+                    self.put(entry.payload)
+                if entry.flags & Flag.REDACTION:
+                    self._changes += 1
+                    self._forget_target(entry)
 
     def forget(self, room_nid: int, nids: Iterable[int]) -> None:
         """Forget events whose rows have changed."""
@@ -172,14 +175,14 @@ class Events:
         self._by_id.pop((key[0], event.event.event_id), None)
 
     async def _load(self, room_nid: int, read: _Read[T], names: Sequence[T]) -> list[StoredEvent]:
-        """Read events and keep them, unless a redaction came meanwhile: the rows may be from before it."""
-        redactions = self._redactions
+        """Read events and keep them, unless one has changed meanwhile: the rows may be from before it."""
+        changes = self._changes
         rows = await self._database.read(read, room_nid, names)
         if not rows:
             return []
         room = await self._nids.room_of(room_nid)
         loaded = [stored_from_row(row, room.room_id, room.version) for row in rows]
         for stored in loaded:
-            if redactions == self._redactions and (room_nid, stored.nid) not in self._events:
+            if changes == self._changes and (room_nid, stored.nid) not in self._events:
                 self.put(stored)
         return loaded

@@ -138,6 +138,10 @@ class RoomImport:
         mark = HeadMark(seq + 1, join.depth, (join.nid,))
         user_nid = (await self.store.users([UserID(join.event.key[1])]))[UserID(join.event.key[1])]
         entry = NewEntry(Kind.EVENT, int(Flag.MEMBERSHIP), room.nid, user_nid, join.nid, root, mark, join)
+        again = taken.judged.known_again(taken.known)
+        if join.event.event_id in taken.known.events:
+            again.append(join.nid)
+        changed = [NewEntry(Kind.CHANGED, 0, room.nid, None, nid, root, mark) for nid in again]
         missing = [each for each in join.event.prev_events if each not in taken.known.events]
         rows = (
             Rows(PUT_NODES, tuple(node_rows(room.nid, taken.nodes))),
@@ -148,7 +152,7 @@ class RoomImport:
         )
         size = sum(len(row.pdu) for row in taken.judged.rows) + len(join.event.raw)
         update = HeadUpdate(room.nid, None if head is None else seq, mark, root)
-        return Write(rows, (entry,), update, None, size)
+        return Write(rows, (entry, *changed), update, None, size)
 
     async def _join(self, taken: _Taken) -> StoredEvent:
         """Place the join on the state given; raises `Forbidden` if that does not allow it."""

@@ -56,6 +56,11 @@ class Judged:
         found = [self.events[each] for each in event_ids if each in self.events]
         return [stored for stored in found if stored.status is not Status.REJECTED]
 
+    def known_again(self, known: Known) -> list[int]:
+        """Give the nids of those that were kept unjudged before."""
+        bare = set(known.bare.values())
+        return [row.event_nid for row in self.rows if row.event_nid in bare]
+
 
 @frozen(eq=False)
 class OutlierJudge:

@@ -1,6 +1,6 @@
 """What is known of a room's past, and how more of it is taken in: outliers, history, gaps.
 
-Nothing here moves a room's head or is told to anybody.
+Nothing here moves where a room stands or is told to anybody; caches alone hear of what changes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from homeserver.events.outliers import Judged, OutlierJudge
 from homeserver.events.placing import with_relation
 from homeserver.events.received_store import Store
 from homeserver.events.receiving import ReceivedEvents, in_order_of
+from homeserver.events.redacting import with_redactions
 from homeserver.events.stored import Status, StoredEvent
 from homeserver.events.write import HeadMoved, Poisoned
 from protocol.errors import Forbidden, Unavailable
@@ -25,6 +26,7 @@ from protocol.events import Event
 from protocol.identifiers import EventID
 from protocol.limits import MAX_DEPTH
 from storage import events, gaps, state_trie
+from storage.rows import Rows
 from storage.state_trie import StateRoot
 
 TRIES = 3
@@ -86,6 +88,8 @@ class Past:
             if judged.rows:
                 draft.rows.append(events.placed_rows(*judged.rows))
                 draft.size = sum(len(row.pdu) for row in judged.rows)
+            for nid in judged.known_again(known):
+                draft.change(nid)
             if await self._commit(draft, [row.event_nid for row in judged.rows]):
                 return judged
         raise Unavailable("The room changes too fast")
@@ -128,6 +132,7 @@ class Past:
     async def _history(self, draft: Draft, event: Event, root: bytes) -> StoredEvent:
         """Judge an event on a claimed state, and lay down its rows and the gaps before it."""
         found = await draft.by_id((event.event_id, *event.auth_events, *event.prev_events))
+        await draft.look_up((event.event_id,))
         auth = [found[each] for each in event.auth_events if each in found]
         if len(auth) < len(event.auth_events):
             raise Forbidden("The event names events as its authority that are nowhere")
@@ -155,14 +160,18 @@ class Past:
         if event.is_state and against is None:
             clock = clock_of(stored.nid, auth, None, {}, await draft.clock_rows([each.nid for each in auth]))
         missing = [each for each in event.prev_events if each not in found or found[each].root_before is None]
-        draft.add(
-            stored,
-            (
-                events.placed_rows(row_of(stored, relation, clock)),
-                gaps.filled_rows(draft.room.nid, (event.event_id,)),
-                gaps.gap_rows(draft.room.nid, missing, stored.nid, stored.depth),
-            ),
+        rows = (
+            events.placed_rows(row_of(stored, relation, clock)),
+            gaps.filled_rows(draft.room.nid, (event.event_id,)),
+            gaps.gap_rows(draft.room.nid, missing, stored.nid, stored.depth),
         )
+        redactions: tuple[Rows, ...] = ()
+        redacted = None
+        if against is None:
+            stored, redactions, redacted = await with_redactions(draft, stored)
+        draft.add(stored, rows + redactions)
+        if redacted is not None:
+            draft.change(redacted.nid)
         return stored
 
     async def _draft(self, room: Room) -> Draft:
@@ -170,11 +179,10 @@ class Past:
         return Draft.on(self.store.ground(room), room, head.place)
 
     async def _commit(self, draft: Draft, nids: Collection[int]) -> bool:
-        """Commit a draft and forget what memory has of its events; False if it must be made anew."""
+        """Commit a draft; False if it must be made anew, with nothing remembered of its events."""
         try:
             await self.store.commit(draft)
         except (HeadMoved, Poisoned):
-            return False
-        finally:
             self.store.state.stored.forget(draft.room.nid, nids)
+            return False
         return True

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 from attrs import evolve, frozen
 
-from homeserver.events.building import CREATE, Author, clock_of, redaction_rows, row_of
+from homeserver.events.building import CREATE, Author, clock_of, row_of
 from homeserver.events.draft import Draft
 from homeserver.events.judging import ACCEPTED, NOT_RECOMMENDED, Verdict, judge
 from homeserver.events.members import changes_between, member_rows
 from homeserver.events.received import Course, Incoming, Outcome
-from homeserver.events.redacting import applies, applying_redaction
+from homeserver.events.redacting import with_redactions
 from homeserver.events.relations import NO_RELATION, Relation, relation_of
 from homeserver.events.resolution import Resolver
 from homeserver.events.stored import Status, StoredEvent
@@ -131,21 +131,17 @@ class Placing:
         """Let an accepted event move the room, and tell of it."""
         event = stored.event
         flags: int = Flag.FEDERATE if course is Course.OWN else Flag.NONE
-        redaction = await applying_redaction(draft, stored)
-        if redaction is not None:
-            stored = evolve(stored, redacted_by=redaction)
-            rows = [*rows, events.redacted_by_rows(draft.room.nid, stored.nid, redaction)]
-        if event.redacts is not None:
-            target = (await draft.by_id((event.redacts,))).get(event.redacts)
-            effective = target is not None and await applies(draft, stored, target)
-            rows = [*rows, *redaction_rows(stored, target if effective else None)]
-            flags |= Flag.REDACTION if effective else Flag.NONE
-            draft.redactions.setdefault(event.redacts, []).append(stored.nid)
-        draft.add(stored, rows)
-        if event.event_id in draft.gaps:
+        stored, redactions, redacted = await with_redactions(draft, stored)
+        draft.add(stored, (*rows, *redactions))
+        is_gap = event.event_id in draft.gaps
+        if is_gap:
             draft.rows.append(gaps.filled_rows(draft.room.nid, (event.event_id,)))
-        elif course is not Course.PAST:
-            await self._move(draft, stored, flags)
+        if is_gap or course is Course.PAST:
+            if redacted is not None:
+                draft.change(redacted.nid)
+            return stored
+        flags |= Flag.REDACTION if redacted is not None else Flag.NONE
+        await self._move(draft, stored, flags)
         return stored
 
     async def _move(self, draft: Draft, stored: StoredEvent, flags: int) -> None:

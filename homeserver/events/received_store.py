@@ -106,15 +106,3 @@ class Store:
         """Forget what memory has of events whose commit failed."""
         nids = [one.stored.nid for one in outcomes if one.stored is not None]
         self.state.stored.forget(room_nid, nids)
-
-    def settle(self, room_nid: int, outcomes: Sequence[Outcome]) -> None:
-        """Forget what memory has of events that are something else now, such as outliers with a place.
-
-        Those that move the room came with the feed; history, and what is rejected, did not.
-        """
-        for one in outcomes:
-            if one.stored is None:
-                continue
-            known = self.state.stored.peek(room_nid, one.stored.nid)
-            if known is not None and known.status is not one.stored.status:
-                self.state.stored.forget(room_nid, (one.stored.nid,))

@@ -231,7 +231,6 @@ class ReceivedEvents:
                 self._store.forget(room.nid, outcomes)
                 return False
             else:
-                self._store.settle(room.nid, outcomes)
                 return True
         return False
 
@@ -247,7 +246,6 @@ class ReceivedEvents:
             except (HeadMoved, Poisoned):  # Poisoned: another worker has stored one of them meanwhile
                 self._store.forget(room.nid, outcomes)
                 continue
-            self._store.settle(room.nid, outcomes)
             return outcomes
         return await self._place_locked(group)
 
@@ -264,7 +262,6 @@ class ReceivedEvents:
                 raise Unavailable("The room is too busy")
             if isinstance(result, Exception):
                 raise result
-        self._store.settle(group.room.nid, locked.outcomes)
         return locked.outcomes
 
 

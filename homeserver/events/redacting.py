@@ -1,15 +1,41 @@
-"""Whether a redaction applies to its target, whichever of the two comes first.
+"""Redactions and their targets, whichever of the two comes first.
 
 Source: rooms/v3.md, "Handling redactions"; security S10.
 """
 
 from __future__ import annotations
 
-from homeserver.events.building import CREATE, POWER_LEVELS
+from attrs import evolve
+
+from homeserver.events.building import CREATE, POWER_LEVELS, redaction_rows
 from homeserver.events.draft import Draft
 from homeserver.events.stored import Status, StoredEvent
 from protocol.auth_rules import may_redact
 from protocol.power_levels import PowerLevels
+from storage import events
+from storage.rows import Rows
+
+
+async def with_redactions(
+    draft: Draft, stored: StoredEvent
+) -> tuple[StoredEvent, tuple[Rows, ...], StoredEvent | None]:
+    """Give an accepted event as redactions leave it, their rows, and the event that it redacts itself.
+
+    The draft has looked up what is known of the event (`Draft.look_up`).
+    """
+    rows: tuple[Rows, ...] = ()
+    redaction = await applying_redaction(draft, stored)
+    if redaction is not None:
+        stored = evolve(stored, redacted_by=redaction)
+        rows = (events.redacted_by_rows(draft.room.nid, stored.nid, redaction),)
+    event_id = stored.event.redacts
+    if event_id is None:
+        return stored, rows, None
+    target = (await draft.by_id((event_id,))).get(event_id)
+    if target is not None and not await applies(draft, stored, target):
+        target = None
+    draft.redactions.setdefault(event_id, []).append(stored.nid)
+    return stored, rows + redaction_rows(stored, target), target
 
 
 async def applies(draft: Draft, redaction: StoredEvent, target: StoredEvent) -> bool:

@@ -15,7 +15,7 @@ from protocol.room_versions import RoomVersion, get_room_version
 from storage import client_events
 from storage.client_events import ClientEventRow
 from storage.database import Database, Transaction
-from storage.feed import Entry, Flag, Kind
+from storage.feed import Entry, Kind, is_change
 
 Name = tuple[int, int]
 """An event's name inside: (room nid, event nid)."""
@@ -30,8 +30,8 @@ class Bodies:
         self._budget = budget
         self._bytes = 0
         self._held: OrderedDict[Name, ClientEvent] = OrderedDict()
-        self._redactions = 0
-        self._last_redaction = 0
+        self._changes = 0
+        self._last_change = 0
 
     @property
     def bytes_held(self) -> int:
@@ -47,7 +47,7 @@ class Bodies:
         assert entry.room_nid is not None and entry.ref is not None
         found = self._held.get((entry.room_nid, entry.ref))
         if found is None and isinstance(entry.payload, StoredEvent):
-            if self._last_redaction > entry.pos:
+            if self._last_change > entry.pos:
                 return None  # the payload may be out of date
             found = render_stored(entry.payload)
             self._keep([found])
@@ -65,10 +65,10 @@ class Bodies:
                 self._held.move_to_end(name)
                 found[name] = held
         if missing:
-            at = self._redactions
+            at = self._changes
             loaded = render_all(*await self._database.read(read_rows, missing))
             found |= {(event.room_nid, event.nid): event for event in loaded}
-            if at == self._redactions:
+            if at == self._changes:
                 self._keep(loaded)
         return found
 
@@ -89,15 +89,19 @@ class Bodies:
         }
 
     def apply(self, entries: Sequence[Entry]) -> None:
-        """Drop what redactions change. A listener of the feed, before any session is woken."""
+        """Drop what has changed. A listener of the feed, before any session is woken."""
         for entry in entries:
-            if entry.kind == Kind.EVENT and entry.flags & Flag.REDACTION:
-                self._redactions += 1
-                self._last_redaction = entry.pos
-                self._drop_target(entry)
+            if is_change(entry):
+                self._changes += 1
+                self._last_change = entry.pos
+                self._drop_changed(entry)
 
-    def _drop_target(self, entry: Entry) -> None:
-        """Drop the target of a redaction, or the whole room if its target is not known here."""
+    def _drop_changed(self, entry: Entry) -> None:
+        """Drop the event that has changed: the target of a redaction is the whole room if it is not known."""
+        if entry.kind == Kind.CHANGED:
+            dropped = self._held.pop((entry.room_nid or 0, entry.ref or 0), None)
+            self._bytes -= 0 if dropped is None else dropped.size
+            return
         payload = entry.payload
         target = payload.event.redacts if isinstance(payload, StoredEvent) else None
         for name in [

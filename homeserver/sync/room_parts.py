@@ -90,6 +90,7 @@ class RoomParts:
             else:
                 found[task.room_nid] = shared
         if missing:
+            changes = self._shared.changes
             contents = await self._contents.find(missing, to.session, to.options, to.ignored)
             readers = {task.room_nid: task.reader for task in missing}
             tails = await self._tails.of(contents, readers, to)
@@ -98,7 +99,12 @@ class RoomParts:
                 extras = tails.get(task.room_nid, NO_EXTRAS)
                 made = _render(content, extras, to)
                 found[task.room_nid] = made
-                if _is_shareable(task, to) and extras is NO_EXTRAS and not to.ignored:
+                if (
+                    _is_shareable(task, to)
+                    and extras is NO_EXTRAS
+                    and not to.ignored
+                    and changes == self._shared.changes
+                ):
                     self._shared.keep(task.room_nid, _key(task, to), made)
         return found
 

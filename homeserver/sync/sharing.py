@@ -2,8 +2,8 @@
 
 Shared is what every recipient who was joined all the time is shown alike: the timeline without
 transaction IDs and the state without lazily loaded members. Never kept: anything one recipient's
-ignored users, history or device decides (security: C6). Bound: `budget` bytes; a redaction in the feed
-drops all of its room.
+ignored users, history or device decides (security: C6). Bound: `budget` bytes; an event that changes (is
+redacted) drops all of its room.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from homeserver.sync.rooms import Section
 from homeserver.sync.session import Options
 from homeserver.sync.suppliers import UnreadCount
 from protocol.identifiers import RoomID
-from storage.feed import Entry, Flag, Kind
+from storage.feed import Entry, is_change
 
 MAX_PARTS = 100
 """Parts of one room remembered, which differ in their counts alone."""
@@ -76,6 +76,8 @@ class SharedRooms:
         self._budget = budget
         self._bytes = 0
         self._held: OrderedDict[tuple[int, Hashable], SharedRoom] = OrderedDict()
+        self.changes = 0
+        """Counts what was dropped for being out of date: what was made meanwhile is not to be kept."""
 
     def get(self, room_nid: int, key: Hashable) -> SharedRoom | None:
         """Give what is kept."""
@@ -91,9 +93,8 @@ class SharedRooms:
             self._bytes -= self._held.popitem(last=False)[1].size
 
     def apply(self, entries: Sequence[Entry]) -> None:
-        """Drop what redactions change. A listener of the feed, before any session is woken."""
-        rooms = {
-            entry.room_nid for entry in entries if entry.kind == Kind.EVENT and entry.flags & Flag.REDACTION
-        }
+        """Drop rooms in which an event has changed. A listener of the feed, before any session is woken."""
+        rooms = {entry.room_nid for entry in entries if is_change(entry)}
+        self.changes += len(rooms)
         for name in [name for name in self._held if name[0] in rooms] if rooms else ():
             self._bytes -= self._held.pop(name).size

@@ -22,6 +22,9 @@ from storage.feed import Entry, Kind
 
 log = Logger()
 
+_NOT_FOR_ALL = (Kind.DELIVERED, Kind.CHANGED)
+"""Entries of rooms that are no news to those who are joined."""
+
 SLICE = 50
 """Sessions called in one turn of the reactor."""
 
@@ -71,7 +74,7 @@ class Waiters:
         users = self._rooms.take_unsettled()
         if not self._by_user:
             return
-        rooms = (entry.room_nid for entry in entries if entry.kind != Kind.DELIVERED)
+        rooms = (entry.room_nid for entry in entries if entry.kind not in _NOT_FOR_ALL)
         for room_nid in {nid for nid in rooms if nid is not None}:
             users.update(self._in_room(room_nid))
         for entry in entries:

@@ -132,7 +132,7 @@ class UnreadCounter:
                 self._follow(entry)
             elif entry.kind == Kind.RECEIPT:
                 self._forget(entry.room_nid, (entry.user_nid,))
-            elif entry.kind == Kind.STATE:
+            elif entry.kind in (Kind.STATE, Kind.CHANGED):
                 self._forget_room(entry.room_nid)
             elif entry.kind == Kind.ACCOUNT_DATA and entry.room_nid is None:
                 for room_nid in list(self._rooms):

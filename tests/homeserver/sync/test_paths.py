@@ -25,7 +25,7 @@ STEPS = st.lists(
     st.tuples(
         st.sampled_from(
             ["say", "say", "say", "name", "join", "leave", "kick", "invite", "fork", "redact", "receipt",
-             "data", "device", "resolve"]
+             "data", "device", "resolve", "past"]
         ),
         st.integers(0, 1),
         st.integers(0, 2),
@@ -55,6 +55,8 @@ async def take(world: World, room: Room, step: str, who: str) -> None:
             await room.send(who, "m.room.topic", {"topic": "x"}, "", fork=True, resolved=target)
         case "redact":
             await room.redact(who, room.sent[-1])
+        case "past":
+            await room.redact_in_past(room.sent[-1])
         case "receipt":
             ref = world.next_nid * 10
             receipt = Receipt(ref, room.sent[-1].event.event_id, "m.read", UserID(who), None, NOW)
