@@ -1,6 +1,6 @@
 """The C library's memory allocator, told to give back what is free.
 
-A password's hash takes 19 MB for a moment. By default glibc learns from such blocks to keep as much in every
+A password's hash takes 12 MB for a moment. By default glibc learns from such blocks to keep as much in every
 thread's arena for good. With fixed thresholds large blocks go back at once, and two arenas suffice where one
 interpreter lock lets one thread run at a time. Other C libraries are left as they are.
 """

@@ -14,8 +14,8 @@ from homeserver.threads import Workers
 from protocol.errors import InvalidParam, WeakPassword
 
 MAX_PASSWORD_BYTES = 512
-_HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1, type=Type.ID)
-_NOBODYS = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+_HASHER = PasswordHasher(time_cost=3, memory_cost=12_288, parallelism=1, type=Type.ID)
+_NOBODYS = "$argon2id$v=19$m=12288,t=3,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 """A hash that no password has, for users who do not exist or have none."""
 
 
@@ -23,7 +23,7 @@ class Passwords:
     """Hashes and checks passwords."""
 
     def __init__(self, workers: Workers, policy: PasswordLogin) -> None:
-        """Work on `workers`, a few threads: each hash takes 19 MiB and some 20 ms of a core."""
+        """Work on `workers`, a few threads: each hash takes 12 MiB and some 20 ms of a core."""
         self._workers = workers
         self._policy = policy
 

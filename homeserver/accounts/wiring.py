@@ -33,7 +33,7 @@ from homeserver.http.rate_limits import RateLimiter
 from homeserver.threads import Threads
 
 PASSWORD_THREADS = 1
-"""One hash at a time: each takes 19 MiB, and a core that the reactor could use."""
+"""One hash at a time: each takes 12 MiB, and a core that the reactor could use."""
 MAX_WAITING_PASSWORDS = 200
 
 
