@@ -88,6 +88,8 @@ class Foundation:
     epoch: int
     writer: str
     following: Following | None
+    figures: CollectorRegistry
+    """What is measured."""
 
 
 @frozen(eq=False)
@@ -159,19 +161,19 @@ async def start_app(config: Config, folder: Path, reactor: Any) -> App:
     services = _make_services(base, talk)
     sight = _open_sight(base, talk, services)
     inbound = _make_inbound(base, talk, services)
-    registry = CollectorRegistry()
+    figures = base.figures
     routes = _routes(base, talk, services, sight, inbound) | {
-        ListenerResource.METRICS: MetricsPage(registry).routes() if config.metrics.enabled else ()
+        ListenerResource.METRICS: MetricsPage(figures).routes() if config.metrics.enabled else ()
     }
     clock, accounts = base.core.clock, services.accounts
     doorkeepers = Doorkeepers(accounts.sessions, talk.requests.authentication, services.limiter)
-    doors = Doors(doorkeepers, RequestMetrics(registry), clock, routes)
+    doors = Doors(doorkeepers, RequestMetrics(figures), clock, routes)
     janitor = Janitor(base.core.database, base.core.feed, base.mark, clock)
     if base.following is not None:
         base.following.start()
     janitor.start()
     if isinstance(reactor, TurnReactor):
-        reactor.tell_turns(Watchdog(registry).turned)
+        reactor.tell_turns(Watchdog(figures).turned)
     accounts.upkeep.start()
     if config.federation.enabled:
         await talk.outgoing.start()
@@ -198,7 +200,8 @@ async def _lay_foundation(config: Config, folder: Path, reactor: Any) -> Foundat
     await core.feed.start()
     following = make_following(core, url, reactor, writer)
     own = _own_keys(author.server_name, keys)
-    return Foundation(config, folder, reactor, core, own, token_seed, mark, epoch, writer, following)
+    figures = CollectorRegistry()
+    return Foundation(config, folder, reactor, core, own, token_seed, mark, epoch, writer, following, figures)
 
 
 def _open_talk(base: Foundation) -> Talk:
@@ -287,7 +290,7 @@ def _open_sight(base: Foundation, talk: Talk, services: Services) -> Sight:
     return Sight(
         make_history(sync_core, readers, keepsakes.ignored, talk.receiving.gaps),
         polls,
-        make_websocket(sockets, core.feed, core.clock, base.config),
+        make_websocket(sockets, core.feed, core.clock, base.config, base.figures),
     )
 
 

@@ -17,6 +17,7 @@ from client_api.websocket.asking import Asking, error_frame
 from client_api.websocket.commands import Commands, Dispatch
 from client_api.websocket.flood import Allowance
 from client_api.websocket.live import Live
+from client_api.websocket.metrics import LOST
 from client_api.websocket.opening import PRESENCES, Opened, Peer
 from client_api.websocket.services import AUTH_MS, Services
 from homeserver.background import run_in_background
@@ -131,6 +132,7 @@ class Connection:
         """Note that the socket is gone."""
         if self.state is not State.CLOSED:
             self.state = next_state(self.state, Event.ENDED)
+            self._services.metrics.ended(LOST)
         self._end()
 
     # Called by the registry, and by timers.
@@ -140,6 +142,7 @@ class Connection:
         if self.state is State.CLOSED:
             return
         self.state = next_state(self.state, Event.ENDED)
+        self._services.metrics.ended(code.reason)
         self._end()
         bye: dict[str, object] = {"type": "bye", "reason": code.reason, "reconnect": code.reconnect.value}
         if retry_after_ms is not None:
@@ -227,6 +230,7 @@ class Connection:
         self._socket.trust()
         live = self._live = Live(services, opened, self._peer, self._socket.send, self)
         services.registry.add(opened.requester, self)
+        services.metrics.begun(resumed=opened.since is not None, refused=opened.unusable is not None)
         if opened.unusable is not None:
             self._socket.send(error_frame(opened.unusable, None, "a position"))
         if self._is_paused:

@@ -9,6 +9,7 @@ from attrs import frozen
 from client_api.websocket.asking import MAX_REQUESTS
 from client_api.websocket.commands import Sending
 from client_api.websocket.heartbeat import Jitter
+from client_api.websocket.metrics import SessionMetrics
 from client_api.websocket.opening import Opening
 from client_api.websocket.pushing import Feeding
 from client_api.websocket.registry import Registry
@@ -68,6 +69,7 @@ class Services:
     sending: Sending
     registry: Registry
     presences: Heard
+    metrics: SessionMetrics
     settings: Settings
     jitter: Jitter
 

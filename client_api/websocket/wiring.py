@@ -7,11 +7,13 @@ from importlib.metadata import version
 from typing import Any
 
 from attrs import frozen
+from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred
 
 from client_api.websocket.commands import Sending
 from client_api.websocket.connection import Connection
 from client_api.websocket.handshake import bearer, check_origin, upgrade_request
+from client_api.websocket.metrics import SessionMetrics
 from client_api.websocket.opening import MAX_USER_AGENT, Opening, Peer, StoredFilters, Tokens
 from client_api.websocket.pushing import Feeding
 from client_api.websocket.registry import Registry
@@ -131,7 +133,9 @@ class WebSocketApi:
             timer.cancel()
 
 
-def make_websocket(parts: WebSocketParts, feed: Feed, clock: Clock, config: Config) -> WebSocketApi:
+def make_websocket(
+    parts: WebSocketParts, feed: Feed, clock: Clock, config: Config, metrics: CollectorRegistry
+) -> WebSocketApi:
     """Put the WebSocket client API together and let it follow the feed.
 
     Its `routes()` belong to the listeners' resource `client`, since frames are dispatched by the listener
@@ -155,6 +159,7 @@ def make_websocket(parts: WebSocketParts, feed: Feed, clock: Clock, config: Conf
         Sending(parts.conversations, parts.limiter, clock, config.limits.text_message_chars),
         registry,
         parts.presences,
+        SessionMetrics(metrics, registry.__len__),
         settings,
         random.SystemRandom(),
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from attrs import define, field
+from prometheus_client import CollectorRegistry
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -230,7 +231,8 @@ class WsServer:
         fakes: Any = self.fakes
         limiter = RateLimiter(RateLimits(enabled=False))
         parts = WebSocketParts(self.tokens, fakes, fakes, fakes, fakes, fakes, limiter, fakes, fakes)
-        self.api = make_websocket(parts, fakes, clock, self.config)
+        self.figures = CollectorRegistry()
+        self.api = make_websocket(parts, fakes, clock, self.config, self.figures)
         every = (*self._routes(), *routes, *self.api.routes())
         self.http = MemoryServer(
             every, tokens=self.tokens, task_clock=self.task_clock, limiter=limiter, bound=1000

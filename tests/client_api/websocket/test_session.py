@@ -225,3 +225,26 @@ class EndingTests(SynchronousTestCase):
         for client in clients:
             client.drop()
         self.successResultOf(done)
+
+
+class FiguresTests(SynchronousTestCase):
+    """What is counted."""
+
+    def test_sessions_are_counted(self) -> None:
+        """Live sessions, how they began, and why they ended, those that never were live too."""
+        server = WsServer()
+
+        def figure(name: str, **labels: str) -> float:
+            return server.figures.get_sample_value(f"plait_websocket_{name}", labels) or 0
+
+        first = server.live()
+        server.live("alice-desk", since=str(token(0)))
+        server.live("bob", since="nonsense")
+        self.assertEqual(figure("sessions"), 3)
+        for how in ("first", "resumed", "refused"):
+            self.assertEqual(figure("sessions_begun_total", how=how), 1, how)
+        first.drop()
+        server.live("nobody")
+        self.assertEqual(figure("sessions"), 2)
+        for reason in ("lost", "auth_failed"):
+            self.assertEqual(figure("sessions_ended_total", reason=reason), 1, reason)
