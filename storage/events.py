@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from storage.database import Transaction
+from storage.plans import Often
 from storage.rows import Rows, Statement
 
 
@@ -80,18 +81,20 @@ _REDACTIONS_OF = """
     WHERE room_nid = ? AND target_id IN ? ORDER BY redaction_nid
 """
 
-INSERT = Statement(f"INSERT INTO events ({_COLUMNS}) VALUES ({_MARKS})")
+INSERT = Statement(Often(f"INSERT INTO events ({_COLUMNS}) VALUES ({_MARKS})"))
 """Write an event that is new to the room; a second row of the same event ID breaks the batch."""
 
 INSERT_IF_NEW = Statement(f"INSERT INTO events ({_COLUMNS}) VALUES ({_MARKS}) ON CONFLICT DO NOTHING")
 """Write an event that another worker may be writing too (outliers, history)."""
 
 PLACE = Statement(
-    f"INSERT INTO events ({_COLUMNS}) VALUES ({_MARKS}) ON CONFLICT (room_nid, event_nid) DO UPDATE SET"
-    " status = excluded.status, depth = excluded.depth, root_before = excluded.root_before,"
-    " chain = coalesce(events.chain, excluded.chain), number = coalesce(events.number, excluded.number),"
-    " clock = coalesce(events.clock, excluded.clock), thread = excluded.thread,"
-    " redacted_by = coalesce(events.redacted_by, excluded.redacted_by)"
+    Often(
+        f"INSERT INTO events ({_COLUMNS}) VALUES ({_MARKS}) ON CONFLICT (room_nid, event_nid) DO UPDATE SET"
+        " status = excluded.status, depth = excluded.depth, root_before = excluded.root_before,"
+        " chain = coalesce(events.chain, excluded.chain), number = coalesce(events.number, excluded.number),"
+        " clock = coalesce(events.clock, excluded.clock), thread = excluded.thread,"
+        " redacted_by = coalesce(events.redacted_by, excluded.redacted_by)"
+    )
 )
 """Write an event that may be here as an outlier, under the same nid; then give it its placement."""
 

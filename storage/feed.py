@@ -14,6 +14,7 @@ from enum import IntEnum
 from attrs import frozen
 
 from storage.database import Dialect, Row, Transaction
+from storage.plans import Often
 
 CHANNEL = "plait_feed"
 """The NOTIFY channel on which PostgreSQL tells that the feed moved; the payload names the writer."""
@@ -24,7 +25,7 @@ _COLUMNS = "pos, kind, flags, room_nid, user_nid, ref, root, head"
 _TAIL = "SELECT coalesce((SELECT pos FROM feed ORDER BY pos DESC LIMIT 1), 0)"
 _LOCKED_TAIL = f"SELECT pg_advisory_xact_lock({_LOCK}), pg_notify('{CHANNEL}', ?); {_TAIL}"
 _LOCK_ONLY = f"SELECT pg_advisory_xact_lock({_LOCK})"
-_APPEND = f"INSERT INTO feed ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_APPEND = Often(f"INSERT INTO feed ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
 _BETWEEN = f"SELECT {_COLUMNS} FROM feed WHERE pos > ? AND pos <= ? ORDER BY pos LIMIT ?"
 _ROOM_BETWEEN = (
     f"SELECT {_COLUMNS} FROM feed WHERE room_nid = ? AND pos > ? AND pos <= ? ORDER BY pos LIMIT ?"

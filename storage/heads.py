@@ -13,6 +13,7 @@ from attrs import frozen
 
 from storage.database import Row, Transaction
 from storage.feed import HeadMark
+from storage.plans import Often
 
 _CREATE = (
     "INSERT INTO room_heads (room_nid, head_seq, extremities, root, depth) VALUES ?"
@@ -32,7 +33,7 @@ _COMPARE_AND_SET = """
         AND room_heads.head_seq = new.expected
     RETURNING room_heads.room_nid
 """
-_COMPARE_AND_SET_ONE = (
+_COMPARE_AND_SET_ONE = Often(
     "UPDATE room_heads SET head_seq = ?, extremities = ?, root = ?, depth = ?"
     " WHERE room_nid = ? AND head_seq = ? RETURNING room_nid"
 )

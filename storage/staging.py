@@ -11,20 +11,24 @@ from typing import NamedTuple
 
 from storage.database import Transaction
 from storage.nids import take
+from storage.plans import Often
 from storage.rows import Rows, Statement, run_all
 
 STAGED_NUMBERS = "staged"
 
 _ANSWER = "SELECT answer FROM inbound_transactions WHERE origin = ? AND txn_id = ?"
 _PUT_ANSWER = Statement(
-    "INSERT INTO inbound_transactions (origin, txn_id, ts, answer) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    Often(
+        "INSERT INTO inbound_transactions (origin, txn_id, ts, answer)"
+        " VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    )
 )
-_IS_OLD = """
+_IS_OLD = Often("""
     SELECT 1 FROM inbound_transactions WHERE origin = ? AND txn_id = ?
     UNION ALL SELECT 1 FROM events WHERE room_nid = ? AND event_id IN ?
     UNION ALL SELECT 1 FROM redactions WHERE room_nid = ? AND target_id IN ?
     UNION ALL SELECT 1 FROM gaps WHERE room_nid = ? AND missing_id IN ? LIMIT 1
-"""
+""")
 _EXPIRE = "DELETE FROM inbound_transactions WHERE ts < ?"
 _BYTES_BY_ROOM = "SELECT room_nid, sum(size) FROM staged_pdus WHERE origin = ? GROUP BY room_nid"
 _STAGE = (

@@ -14,10 +14,11 @@ from typing import NamedTuple
 from attrs import frozen
 
 from storage.database import Row, Transaction
+from storage.plans import Often
 from storage.rows import Rows, Statement
 from storage.text import escape, unescape
 
-_CLAIM = (
+_CLAIM = Often(
     "INSERT INTO transactions (user_nid, device_id, key, room_nid, event_nid, event_id, ts)"
     " VALUES ? ON CONFLICT DO NOTHING RETURNING user_nid, device_id, key"
 )
