@@ -40,7 +40,7 @@ class Query:
 
     def get(self, name: str) -> str | None:
         """Give the first value of a field, None without it."""
-        found = self.all(name)
+        found = self.all(name) if self._fields is None else self._fields.get(name)
         return found[0] if found else None
 
     def required(self, name: str) -> str:

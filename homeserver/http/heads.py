@@ -9,6 +9,8 @@ Source: RFC 9112, sections 3 and 5; security C15.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from attrs import frozen
 
@@ -22,11 +24,23 @@ _FOR_TWISTED = frozenset((b"content-length", b"transfer-encoding", b"expect"))
 
 
 @frozen(eq=False)
+class HeadFields:
+    """The headers of a head, to be asked for as Twisted's are."""
+
+    _values: Mapping[bytes, list[bytes]]
+    """By name in lower case."""
+
+    def getRawHeaders(self, name: bytes, default: Any = None) -> Any:
+        """Give the values of a header in order, `default` without any."""
+        return self._values.get(name.lower(), default)
+
+
+@frozen(eq=False)
 class Head:
     """A GET without a body."""
 
     target: bytes
-    headers: tuple[tuple[bytes, bytes], ...]
+    fields: HeadFields
 
 
 def read_head(data: bytes, most: int) -> Head | None:
@@ -37,10 +51,10 @@ def read_head(data: bytes, most: int) -> Head | None:
     if found is None:
         return None
     lines = found[2].split(b"\r\n")[:-1]
-    headers = []
+    if len(lines) > most:
+        return None
+    values: dict[bytes, list[bytes]] = {}
     for line in lines:
         name, _, value = line.partition(b":")
-        if name.lower() in _FOR_TWISTED:
-            return None
-        headers.append((name, value.strip(b" \t")))
-    return None if len(headers) > most else Head(found[1], tuple(headers))
+        values.setdefault(name.lower(), []).append(value.strip())
+    return None if values.keys() & _FOR_TWISTED else Head(found[1], HeadFields(values))

@@ -121,6 +121,7 @@ class RouteTable:
     def __init__(self, routes: Iterable[Route]) -> None:
         """Index `routes`; raises ValueError if two have the same method and path."""
         self._root = _Node()
+        self._plain: dict[tuple[str, bytes], Match] = {}
         self.routes = tuple(routes)
         for route in self.routes:
             for path in route.paths:
@@ -144,6 +145,8 @@ class RouteTable:
             node.parameter = node.parameter or _Node()
             node = node.parameter
         self._end(node, route, path, tuple(names))
+        if not names:
+            self._plain[route.method, path.encode("ascii")] = Match(route, {})
 
     def _end(self, node: _Node, route: Route, path: str, names: tuple[str, ...]) -> None:
         if route.method in node.ends:
@@ -158,6 +161,9 @@ class RouteTable:
             MethodNotAllowed: one has it, with another method.
             InvalidParam: the path is not percent-encoded UTF-8.
         """
+        plain = self._plain.get((method, raw_path))
+        if plain is not None:
+            return plain
         segments = raw_path.split(b"/")
         if segments[0] or not 1 < len(segments) <= MAX_SEGMENTS:
             raise Unrecognized("There is no such endpoint")

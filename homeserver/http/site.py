@@ -84,8 +84,7 @@ class Channel(HTTPChannel):
         self.requests.append(request)
         target: Any = head.target  # Twisted's own types are at odds
         self._command, self._path, self._version = b"GET", target, b"HTTP/1.1"
-        for name, value in head.headers:
-            request.requestHeaders.addRawHeader(name, value)
+        request.requestHeaders = head.fields
         self.allHeadersReceived()  # type: ignore[no-untyped-call]  # Twisted's
         self.allContentReceived()
 
