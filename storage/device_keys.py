@@ -132,6 +132,13 @@ def stream_of(tx: Transaction, user_nid: int) -> int:
     return int(row[0]) if row is not None else 0
 
 
+def next_stream(tx: Transaction, user_nid: int) -> int:
+    """Count a change of a user's devices, and give its number, which no other change has."""
+    row = tx.one(f"{BUMP_STREAM.sql} RETURNING stream_id", (user_nid, 1))
+    assert row is not None
+    return int(row[0])
+
+
 def bump_rows(user_nid: int) -> Rows:
     """Give the row that counts a change of a user's devices."""
     return Rows(BUMP_STREAM, ((user_nid, 1),))

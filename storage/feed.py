@@ -55,6 +55,8 @@ class Kind(IntEnum):
 
     For caches alone: nobody is told, nothing is sent. `head_seq` moves with it.
     """
+    DEVICE_KEYS = 11
+    """One-time or fallback keys of the user's devices were added or handed out."""
     DEVICE_LIST = 16
     PROFILE = 17
     UNREAD = 18

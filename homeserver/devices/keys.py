@@ -28,7 +28,7 @@ from protocol.identifiers import DeviceID, ServerName, UserID, server_of
 from storage import device_keys, shared_rooms
 from storage.database import Database, Transaction
 from storage.device_keys import FallbackKey, OneTimeKey
-from storage.feed import Kind, NewEntry
+from storage.feed import Entry, Kind, NewEntry
 from storage.rows import Rows
 
 MAX_ONE_TIME_KEYS: Final = 200
@@ -62,7 +62,7 @@ class Upload:
 
 @define(eq=False)
 class DeviceKeys:
-    """The keys of devices."""
+    """The keys of devices. How many are left is kept in memory, as far as the feed is followed (`apply`)."""
 
     server_name: ServerName
     database: Database
@@ -70,7 +70,8 @@ class DeviceKeys:
     nids: Nids
     devices: UserDevices
     remote: RemoteKeys
-    _counts: dict[tuple[int, str], KeyCounts] = Factory(dict)
+    _counts: dict[int, dict[str, KeyCounts]] = Factory(dict)
+    """By user nid and device."""
     _changes: int = 0
     """Counts forgotten so far: what was read while it moved is not kept."""
 
@@ -93,17 +94,22 @@ class DeviceKeys:
         changed = await self.database.write(
             _store, session.user_nid, session.device_id, identity, one_time, fallback
         )
-        self._forget_counts(session.user_nid, session.device_id)
+        if one_time or fallback:
+            await self._tell_counts([session.user_nid])
         if changed:
             await self.changed(session.user_id, session.device_id, deleted=False, now=now)
         return (await self.counts(session)).one_time
 
     async def changed(self, user_id: UserID, device_id: DeviceID, *, deleted: bool, now: int) -> None:
-        """Tell everybody who shares a room that a local user's device is not what it was, or is gone."""
+        """Tell everybody who shares a room that a local user's device is not what it was, or is gone.
+
+        The change takes its number first, in a commit of its own: a number whose change nobody hears of
+        makes other servers ask for the whole list with the next one, which is what they should do then.
+        """
         user_nid = await self.nids.user(user_id)
-        rows: list[Rows] = [device_keys.bump_rows(user_nid)]
+        rows: list[Rows] = []
         entries = [NewEntry(Kind.DEVICE_LIST, user_nid=user_nid)]
-        stream_id = await self.database.read(device_keys.stream_of, user_nid) + 1
+        stream_id = await self.database.write(device_keys.next_stream, user_nid)
         edu = encode(
             {
                 "edu_type": "m.device_list_update",
@@ -130,14 +136,14 @@ class DeviceKeys:
 
     async def counts(self, session: Session) -> KeyCounts:
         """Give how many one-time keys a device has left, and which fallback keys are unused."""
-        key = (session.user_nid, session.device_id)
-        found = self._counts.get(key)
+        user_nid, device_id = session.user_nid, session.device_id
+        found = self._counts.get(user_nid, {}).get(device_id)
         if found is None:
             changes = self._changes
-            found = await self.database.read(_read_counts, *key)
+            found = await self.database.read(_read_counts, user_nid, device_id)
             if changes != self._changes:
                 return found
-            self._counts[key] = found
+            self._counts.setdefault(user_nid, {})[device_id] = found
             if len(self._counts) > MAX_COUNTED:
                 del self._counts[next(iter(self._counts))]
         return found
@@ -181,16 +187,26 @@ class DeviceKeys:
     async def claim(self, wanted: Mapping[UserID, Mapping[str, str]]) -> JsonObject:
         """Hand out one key for each device of local users, never the same twice."""
         found: dict[str, dict[str, Any]] = {}
+        owners: set[int] = set()
         for user_id, user_nid in (await self.nids.known_users(list(wanted))).items():
             for device_id, algorithm in wanted[user_id].items():
                 if "\0" in device_id or "\0" in algorithm:
                     continue
                 key = await self.database.write(device_keys.claim, user_nid, device_id, algorithm)
-                self._forget_counts(user_nid, device_id)
                 if key is not None:
+                    owners.add(user_nid)
                     named = {f"{algorithm}:{key.key_id}": json.loads(key.key)}
                     found.setdefault(user_id, {})[device_id] = named
+        if owners:
+            await self._tell_counts(sorted(owners))
         return {"one_time_keys": found}
+
+    def apply(self, entries: Sequence[Entry]) -> None:
+        """Forget how many keys are left where that has changed. A listener of the feed."""
+        for entry in entries:
+            if entry.kind in (Kind.DEVICE_KEYS, Kind.DEVICE_LIST) and entry.user_nid is not None:
+                self._changes += 1
+                self._counts.pop(entry.user_nid, None)
 
     async def device_list(self, user_id: UserID) -> JsonObject:
         """Give a local user's devices with their keys, as other servers see them; raises `NotFound`."""
@@ -204,9 +220,10 @@ class DeviceKeys:
         listed = [_listed(device_id, by_device.get(device_id)) for device_id in device_ids]
         return {"stream_id": stream_id, "devices": [each for each in listed if each is not None]}
 
-    def _forget_counts(self, user_nid: int, device_id: str) -> None:
-        self._changes += 1
-        self._counts.pop((user_nid, device_id), None)
+    async def _tell_counts(self, user_nids: Sequence[int]) -> None:
+        """Let every worker know that users' devices have more or fewer keys."""
+        entries = tuple(NewEntry(Kind.DEVICE_KEYS, user_nid=nid) for nid in user_nids)
+        await self.persister.commit(Write(entries=entries))
 
     def _is_own(self, user_id: UserID) -> bool:
         return server_of(user_id) == self.server_name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -10,10 +11,11 @@ from homeserver.devices.key_checks import check_device_keys, check_key
 from homeserver.devices.keys import MAX_ONE_TIME_KEYS, Upload
 from protocol.errors import BadJson, InvalidParam, MatrixError
 from protocol.identifiers import DeviceID, UserID
+from storage.engines import open_database
 from storage.feed import Kind
-from tests.homeserver.ephemeral.helpers import OTHER, PHONE, STRANGER, ZOE, Place, start_place
+from tests.homeserver.ephemeral.helpers import OTHER, PHONE, STRANGER, ZOE, Place, second_place, start_place
 from tests.homeserver.events.helpers import ALICE, BOB, NOW
-from tests.storage.helpers import PostgresCase, SqliteCase
+from tests.storage.helpers import REACTOR, PostgresCase, SqliteCase
 
 SIGNED = "signed_curve25519"
 NONSENSE: tuple[Any, ...] = (None, 3, True, "x", [], ["x"], {"x": 3}, {"x": {"y": 3}}, "\0", {"\0": "\0"})
@@ -197,3 +199,38 @@ class SqliteDeviceKeysTests(DeviceKeysTests, SqliteCase):
 
 class PostgresDeviceKeysTests(DeviceKeysTests, PostgresCase):
     """On PostgreSQL."""
+
+    async def _both(self) -> tuple[Place, Place]:
+        """Start two workers."""
+        await self._start()
+        database = await open_database(self.url, REACTOR, pool_size=4)
+        self.addCleanup(database.close)
+        return self.place, await second_place(self.place, database)
+
+    async def test_a_claim_through_another_worker_is_counted(self) -> None:
+        """What one worker adds or hands out, the other no longer counts as it was."""
+        one, two = await self._both()
+        session = await one.session()
+        await self._upload(one_time(1, 2), {f"{SIGNED}:f": {"key": "f", "signatures": {}}})
+        for left, unused in ((1, [SIGNED]), (0, [SIGNED]), (0, [])):
+            await one.passing.keys.counts(session)
+            await two.passing.keys.claim({ALICE: {PHONE: SIGNED}})
+            await one.core.feed.catch_up()
+            counts = await one.passing.keys.counts(session)
+            self.assertEqual((counts.one_time.get(SIGNED, 0), list(counts.unused_fallback)), (left, unused))
+        await self._upload(one_time(3))
+        await two.core.feed.catch_up()
+        self.assertEqual((await two.passing.keys.counts(session)).one_time, {SIGNED: 1})
+
+    async def test_changes_at_once_have_numbers_of_their_own(self) -> None:
+        """Changes of devices through two workers at once are told under different numbers, without a hole."""
+        one, two = await self._both()
+        changes = [
+            Deferred.fromCoroutine(place.passing.keys.changed(ALICE, PHONE, deleted=False, now=NOW))
+            for place in (one, two) * 5
+        ]
+        await gatherResults(changes)
+        rows = await self.database.read(lambda tx: tx.all("SELECT edu FROM outbound_edus"))
+        told = [json.loads(bytes(row[0]))["content"] for row in rows]
+        self.assertEqual(sorted(each["stream_id"] for each in told), list(range(1, 11)))
+        self.assertEqual((await self.keys.device_list(ALICE))["stream_id"], 10)

@@ -101,6 +101,17 @@ class Place:
         return sum(entry.kind == kind for entry in found)
 
 
+async def second_place(place: Place, database: Database) -> Place:
+    """Wire a second worker over another connection pool to the same database."""
+    core = make_core(database, Clock(REACTOR), place.core.author, 64 * 1024 * 1024, "two")
+    played: Any = place.world
+    outside = Outside(played, played, played, place.world.send_edu, played)
+    clocked = evolve(core, clock=Clock(place.time))
+    passing = make_passing(clocked, outside, presence=True, delivery_members=20)
+    await core.feed.start()
+    return evolve(place, core=core, passing=passing)
+
+
 async def start_place(database: Database) -> Place:
     """Wire everything over an empty database."""
     await migrate(database)

@@ -25,7 +25,7 @@ STEPS = st.lists(
     st.tuples(
         st.sampled_from(
             ["say", "say", "say", "name", "join", "leave", "kick", "invite", "fork", "redact", "receipt",
-             "data", "device", "resolve", "past"]
+             "data", "device", "resolve", "past", "keys"]
         ),
         st.integers(0, 1),
         st.integers(0, 2),
@@ -57,6 +57,8 @@ async def take(world: World, room: Room, step: str, who: str) -> None:
             await room.redact(who, room.sent[-1])
         case "past":
             await room.redact_in_past(room.sent[-1])
+        case "keys":
+            await world.commit([NewEntry(Kind.DEVICE_KEYS, user_nid=nid)])
         case "receipt":
             ref = world.next_nid * 10
             receipt = Receipt(ref, room.sent[-1].event.event_id, "m.read", UserID(who), None, NOW)
