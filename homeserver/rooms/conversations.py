@@ -53,8 +53,8 @@ class Conversations:
         try:
             found = await self.find(user_id, other)
             if found is None:
-                return await self._make(user_id, other, now)
-            await self.memberships.join(user_id, Target(found), {}, now)
+                found = await self._make(user_id, other, now)
+            await self._complete(found, user_id, other, now)
             return found
         finally:
             self._turns.give(pair)
@@ -76,9 +76,19 @@ class Conversations:
         if head is None:
             return False
         found = [await membership_in(head, user_id), await membership_in(head, other)]
-        if alone and sum(head.servers.values()) > found.count("join"):
+        is_private = sum(head.servers.values()) == found.count("join")
+        if found == ["join", None]:
+            return is_private  # it was made, but the invite failed
+        if alone and not is_private:
             return False
         return "join" in found and _HERE.issuperset(found)
+
+    async def _complete(self, room_id: RoomID, user_id: UserID, other: UserID, now: int) -> None:
+        """See that the user is in the room, and the other at least invited; raises why they cannot be."""
+        head = await self.heads.of_resident(room_id)
+        if head is not None and await membership_in(head, other) is None:
+            await self.creation.inviting.invite(room_id, user_id, other, {"is_direct": True}, now)
+        await self.memberships.join(user_id, Target(room_id), {}, now)
 
     async def _make(self, user_id: UserID, other: UserID, now: int) -> RoomID:
         spec = RoomSpec(

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import Factory, frozen
+from twisted.logger import Logger
 
 from homeserver.events.creating import NewRooms
 from homeserver.rooms.aliases import Aliases
@@ -18,10 +19,12 @@ from homeserver.rooms.ports import MemberProfiles
 from homeserver.rooms.presets import PRESETS, Preset, Visibility, power_levels, preset_for, preset_state
 from homeserver.rooms.published import Published
 from protocol.canonical_json import JsonObject
-from protocol.errors import BadJson, Forbidden, InvalidParam, InvalidRoomState
+from protocol.errors import BadJson, Forbidden, InvalidParam, InvalidRoomState, MatrixError
 from protocol.events import EventDraft
 from protocol.identifiers import RoomAlias, RoomID, ServerName, UserID, server_of
 from protocol.room_versions import RoomVersion, get_room_version
+
+log = Logger()
 
 MAX_INVITES = 100
 MAX_INITIAL_STATE = 200
@@ -74,6 +77,9 @@ class Creation:
     async def create(self, spec: RoomSpec, now: int) -> RoomID:
         """Make a room and give its ID; its invites are sent when it stands.
 
+        An invite that fails then (the other server refuses it, or is away) is left out: the room is there,
+        and who asked again would get a second one.
+
         Raises:
             InvalidRoomState: the events asked for break the rules of the room.
             RoomInUse: the alias is taken.
@@ -99,7 +105,12 @@ class Creation:
             await self.published.publish(made)
         for user_id in spec.invite:
             extra: JsonObject = {"is_direct": True} if spec.is_direct else {}
-            await self.inviting.invite(made, spec.creator, user_id, extra, now)
+            try:
+                await self.inviting.invite(made, spec.creator, user_id, extra, now)
+            except MatrixError as error:
+                log.info(
+                    "{user} is not invited to {room}: {error}", user=user_id, room=made, error=error.error
+                )
         return made
 
     def _new_room_id(self) -> RoomID:

@@ -82,6 +82,16 @@ class ConversationsTest(SqliteCase):
         with self.assertRaises(NotFound):
             await self.conversations.with_user(ALICE, UserID("@nobody:plait.test"), NOW)
 
+    async def test_refused_elsewhere(self) -> None:
+        """A conversation whose invite fails is an error each time, and one room however often."""
+        self.house.world.refuses = True
+        for _ in range(3):
+            with self.assertRaises(Forbidden):
+                await self.conversations.with_user(ALICE, ZOE, NOW)
+        (room_id,) = self.house.accounts.direct[ALICE][ZOE]
+        self.house.world.refuses = False
+        self.assertEqual(await self.conversations.with_user(ALICE, ZOE, NOW), room_id)
+
     async def test_elsewhere(self) -> None:
         """With a user of another server, this server's user remembers it."""
         room_id = await self.conversations.with_user(ALICE, ZOE, NOW)

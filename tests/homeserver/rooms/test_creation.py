@@ -90,6 +90,13 @@ class CreationTest(SqliteCase):
         self.assertIn("m.room.name", asked[2])
         self.assertEqual(placed, ("place", ZOE, "invite"))
 
+    async def test_an_invite_that_fails_is_left_out(self) -> None:
+        """A room stands without those whose server refuses the invite, and with all others."""
+        self.house.world.refuses = True
+        room_id = await self.house.room(invite=(ZOE, BOB))
+        self.assertEqual((await self.house.content(room_id, "m.room.member", BOB))["membership"], "invite")
+        self.assertEqual(await self.house.content(room_id, "m.room.member", ZOE), {})
+
     async def test_initial_state(self) -> None:
         """Initial state takes the place of what the preset would set."""
         initial = (
