@@ -9,6 +9,7 @@ Source: server-server-api.md, "Inviting to a room", "Knocking upon a room", "Lea
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from attrs import frozen
 
@@ -18,13 +19,13 @@ from homeserver.events.received_store import Store
 from homeserver.events.relations import NO_RELATION
 from homeserver.events.stored import Status, StoredEvent
 from homeserver.events.write import Write
-from protocol.canonical_json import JsonObject, dumps
+from protocol.canonical_json import JsonObject, decode_own, dumps
 from protocol.errors import InvalidParam
 from protocol.events import Event, EventDraft, Links, build_event
 from protocol.identifiers import RoomID, UserID, server_of
 from protocol.limits import MAX_DEPTH
 from protocol.room_versions import RoomVersion
-from storage import events, memberships
+from storage import events, memberships, stripped_states
 from storage.feed import Flag, Kind, NewEntry
 from storage.memberships import BY_NAME, Membership, MembershipRow
 from storage.rows import Rows
@@ -63,9 +64,13 @@ class OutsideMemberships:
         await self._put(room, event or self._own_leave(room, user_id, now), user_nid, ())
 
     async def withdraw(self, room: Room, event: Event) -> bool:
-        """End an invite or knock by another server's event, if that comes from where the invite came from.
+        """End an invite or knock by another server's event, if that server has to do with the room.
 
-        Tells whether it did. Source: server-server-api.md, "Leaving Rooms (Rejecting Invites)".
+        Such are the inviter's server, and the servers of those whom the stripped state names that came with
+        the invite or the answer to the knock (senders, members): all that is known here of who is in the
+        room. Any other may be anybody. Tells whether it ended.
+
+        Source: server-server-api.md, "Leaving Rooms (Rejecting Invites)".
         """
         if event.type != MEMBER or event.membership not in ("leave", "ban"):
             return False
@@ -74,7 +79,13 @@ class OutsideMemberships:
             return False
         user_nid = (await self.store.nids.users((user_id,)))[user_id]
         began = await self._membership(room, user_nid)
-        if began is None or not _may_end(began, event):
+        if began is None:
+            return False
+        shown = await self.store.database.read(stripped_states.of_user, user_nid, [room.nid])
+        entitled = _servers_named(decode_own(shown.get(room.nid, b"[]")))
+        if began.event.membership == "invite":
+            entitled.add(server_of(began.event.sender))
+        if server_of(event.sender) not in entitled:
             return False
         await self._put(room, event, user_nid, ())
         return True
@@ -119,6 +130,12 @@ class OutsideMemberships:
         )
 
 
-def _may_end(began: StoredEvent, leave: Event) -> bool:
-    """Tell whether another server's event ends an invite or knock: the inviter's server; for a knock, any."""
-    return began.event.membership == "knock" or server_of(leave.sender) == server_of(began.event.sender)
+def _servers_named(shown: Any) -> set[str]:
+    """Give the servers of the senders and members in stripped state, which has any form."""
+    named: list[Any] = []
+    for each in shown if isinstance(shown, list) else ():
+        if isinstance(each, dict):
+            named.append(each.get("sender"))
+            if each.get("type") == MEMBER:
+                named.append(each.get("state_key"))
+    return {server_of(UserID(each)) for each in named if isinstance(each, str) and ":" in each}

@@ -265,6 +265,24 @@ class ImportingTests:
         await incoming.record_leave(room_id, BOB, None, now=NOW)
         self.assertEqual(await state_of_bob(), Membership.LEAVE)
 
+    async def test_a_knock_is_ended_by_servers_that_the_room_shows(self) -> None:
+        """A knock ends by the server of somebody the stripped state names, and by no other (security: F6)."""
+        worker, incoming = await self.begin()
+        remote, timeline, _ = joined(V12)
+        room_id = timeline[0].room_id
+        user = UserID("@user0:other0.test")
+        knock = remote.put(membership(room_id, BOB, "knock"), timeline[-1:])
+        kick = remote.build(membership(room_id, BOB, "leave", user), [knock])
+        for name, ended in (("nowhere.test", False), ("other0.test", True)):
+            member = {"type": "m.room.member", "state_key": f"@x:{name}", "content": {}, "sender": CAROL}
+            await incoming.record_outside(V12, knock, [member, {"sender": 3}, {"type": "x"}], now=NOW)
+            room = await worker.nids.known_room(room_id)
+            assert room is not None
+            self.assertEqual(await incoming.outside.withdraw(room, kick), ended)
+            row = await self.database.read(memberships.membership_of, room.nid, await worker.nids.user(BOB))
+            assert row is not None
+            self.assertEqual(row.membership, Membership.LEAVE if ended else Membership.KNOCK)
+
     async def test_a_big_room_is_taken_over(self) -> None:
         """Three hundred members come in with one commit, on chains no longer than they need."""
         worker, incoming = await self.begin()
