@@ -2,14 +2,14 @@
 
 `${NAME}` in a value is taken from the environment. Every secret may instead be given as a file: key
 `shared_secret_file` holds the path, from the folder of the configuration, of a file whose content,
-stripped, is `shared_secret`.
+stripped, is `shared_secret`. A file of a list, `tokens_file`, has an item on each line.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,13 @@ _STEP = re.compile(r"\.([A-Za-z_][A-Za-z0-9_]*)|\[(\d+|\.\.\.)\]")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`")
 _MAX_BYTES = 1_000_000
 _HERE = Path()
-_SECRET_FILES = frozenset({"shared_secret_file", "key_file"})
+_SECRET_FILES: Mapping[str, Callable[[str], object]] = {
+    "shared_secret_file": str.strip,
+    "key_file": str.strip,
+    "url_file": str.strip,
+    "tokens_file": str.split,
+}
+"""Keys that name a file in place of a secret, and how the file's text is read."""
 
 
 class ConfigError(Exception):
@@ -118,15 +124,15 @@ class _Values:
             if not isinstance(key, str) or key in plain:
                 raise _BadNode(key_node, f"{key}: the key is given twice")
             value = self.of(value_node)
-            if key in _SECRET_FILES:
-                key, value = key.removesuffix("_file"), self._secret(value_node, value)
+            if (read := _SECRET_FILES.get(key)) is not None:
+                key, value = key.removesuffix("_file"), read(self._text(value_node, value))
             if value is not None:
                 plain[key] = value
         return plain
 
-    def _secret(self, node: yaml.Node, path: object) -> str:
+    def _text(self, node: yaml.Node, path: object) -> str:
         try:
-            return (self.folder / str(path)).read_text(encoding="utf-8").strip()
+            return (self.folder / str(path)).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise _BadNode(node, f"the secret's file cannot be read: {error}") from None
 

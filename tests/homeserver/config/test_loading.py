@@ -114,6 +114,17 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual(config.registration.shared_secret, Secret("marked-secret"))
         self.assertNotIn("marked-secret", repr(config))
 
+    def test_tokens_and_database_from_files(self) -> None:
+        """A file of tokens has one on each line; the database's URL may be a secret as well."""
+        tokens, url = Path(self.mktemp()), Path(self.mktemp())
+        tokens.write_text("first\nsecond\n")
+        url.write_text("postgresql://plait:marked@localhost/plait\n")
+        config = parse(
+            f"registration: {{mode: token, tokens_file: {tokens}}}\ndatabase: {{url_file: {url}}}\n"
+        )
+        self.assertEqual(config.registration.tokens, (Secret("first"), Secret("second")))
+        self.assertEqual(config.database.url, "postgresql://plait:marked@localhost/plait")
+
     def test_secret_beside_the_configuration(self) -> None:
         """A relative path of a secret begins at the folder of the configuration."""
         folder = Path(self.mktemp())
