@@ -29,7 +29,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 NoteProfile = Callable[[int, Mapping[str, str]], None]
-"""Takes a user's number and what rooms are told of the profile."""
+"""Takes a new user's number and what rooms are told of the profile."""
 
 
 def forgotten(_user_nid: int, _fields: Mapping[str, str]) -> None:
@@ -70,14 +70,14 @@ class Registration:
         passwords: Passwords,
         config: RegistrationConfig,
         server_name: ServerName,
-        note_profile: NoteProfile,
+        note_new: NoteProfile,
     ) -> None:
         """Let in whom `config` lets in."""
         self._database = database
         self._passwords = passwords
         self._config = config
         self._server_name = server_name
-        self._note_profile = note_profile
+        self._note_new = note_new
 
     @property
     def mode(self) -> RegistrationMode:
@@ -125,7 +125,7 @@ class Registration:
             counted = None
         displayname = newcomer.displayname or username
         made = await self._database.write(_create, account, displayname, counted, now)
-        self._note_profile(made.user_nid, {"displayname": displayname})
+        self._note_new(made.user_nid, {"displayname": displayname})
         return made
 
     async def make_nonce(self, now: int) -> str:

@@ -43,14 +43,22 @@ class RuleSets:
             found |= fresh
         return {nid: rules for nid, rules in found.items() if rules is not None}
 
+    def note_new(self, user_nid: int) -> None:
+        """Know that a new account has the default rules."""
+        with self._lock:
+            self._keep({user_nid: None})
+
     def _remember(self, fresh: Mapping[int, Evaluator | None], changes: int) -> None:
         """Keep what was read, unless the feed has moved meanwhile."""
         with self._lock:
             if self._changes != changes:
                 return
-            self._known.update(fresh)
-            while len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
+            self._keep(fresh)
+
+    def _keep(self, fresh: Mapping[int, Evaluator | None]) -> None:
+        self._known.update(fresh)
+        while len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
 
     def apply(self, entries: Sequence[Entry]) -> None:
         """Follow the feed."""

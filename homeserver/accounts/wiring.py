@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import frozen
@@ -112,7 +112,12 @@ def make_accounts(
     core.feed.add_cache(cache.apply)
     stores = SessionStores(database, persister, core.nids, cache, keepsakes.last_seen)
     accounts = Accounts(database, persister, passwords, keepsakes.devices, neighbours.rooms)
-    registration = Registration(database, passwords, config.registration, name, neighbours.note_profile)
+
+    def note_new(user_nid: int, fields: Mapping[str, str]) -> None:
+        neighbours.note_profile(user_nid, fields)
+        keepsakes.rule_sets.note_new(user_nid)
+
+    registration = Registration(database, passwords, config.registration, name, note_new)
     return AccountParts(
         keepsakes,
         accounts,

@@ -41,6 +41,14 @@ class RuleSetsTests(SqliteCase):
         await edits.edit(BOB, bob, lambda held: held.set_enabled(RuleKind.OVERRIDE, ".m.rule.master", False))
         self.assertEqual(await self.database.read(given), set())
 
+    async def test_a_new_account_has_the_default_rules(self) -> None:
+        """It is known without a query, also when the rules of others are not."""
+        world = await make_world(self.database)
+        self.addCleanup(world.stop)
+        made = {(await world.register(name)).user_nid: UserID(f"@{name}:plait.test") for name in ("a", "b")}
+        known = world.parts.keepsakes.rule_sets
+        self.assertEqual(known.of(None, made), {})  # type: ignore[arg-type]  # no query may be made
+
     def test_the_default_rules_are_told_in_full(self) -> None:
         """What a new user sees reads back as the default rules."""
         content = DefaultRules().content(ALICE)
