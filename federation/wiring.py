@@ -53,11 +53,13 @@ from federation.resident.invited import Invitations
 from federation.resident.making import Templates
 from federation.resident.rooms_given import JoinedRooms
 from federation.resident.taking import Submissions
+from federation.resident.third_party import ThirdPartyInvites
 from federation.routes.events import EventRoutes
 from federation.routes.handshakes import HandshakeRoutes
 from federation.routes.invites import InviteRoutes
 from federation.routes.queries import Profiles, QueryRoutes
 from federation.routes.server_keys import ServerKeys
+from federation.routes.third_party import ThirdPartyRoutes
 from federation.routes.transactions import TransactionRoutes
 from federation.routes.user_keys import UserKeyRoutes, UserKeys
 from federation.routes.version import Version
@@ -268,6 +270,9 @@ def make_inbound(
     reads = GraphReads(core.database, core.state, receiving.chains, Sight(access, core.state))
     submissions = Submissions(identity, access, checker, rooms.restricted, received)
     invitations = Invitations(identity, access, checker, answering.users, answering.users, outside)
+    third_party = ThirdPartyInvites(
+        own_name, access, answering.users, answering.users, rooms.issued, requests.requests
+    )
     templates = Templates(own_name, access, rooms.unplaced, rooms.restricted)
     texts = EventTexts(core.database, core.nids)
     families: tuple[Family, ...] = (
@@ -277,6 +282,7 @@ def make_inbound(
         EventRoutes(own_name, reads, texts),
         HandshakeRoutes(templates, submissions, JoinedRooms(own_name, core.state, receiving.chains, texts)),
         InviteRoutes(invitations),
+        ThirdPartyRoutes(third_party),
         QueryRoutes(own_name, rooms.aliases, answering.profiles, rooms.published, False),
         UserKeyRoutes(own_name, answering.keys),
     )

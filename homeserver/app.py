@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from client_api.websocket.wiring import WebSocketApi, WebSocketParts, make_websocket
 from client_api.wiring import ClientParts, client_routes, web_routes
+from federation.identity_keys import IdentityKeys
 from federation.joining import Arrivals
 from federation.missing_events import FetchedEvents
 from federation.own_keys import OwnKeys
@@ -227,7 +228,9 @@ def _make_services(base: Foundation, talk: Talk) -> Services:
     keepsakes = make_keepsakes(core, DefaultRules())
     arrivals = Arrivals(receiving.imports, receiving.gaps, core.nids)
     remote_rooms = make_remote_rooms(core, base.own, requests, arrivals, receiving.outside)
-    elsewhere = Elsewhere(remote_rooms, talk.directories, talk.policies, receiving.received)
+    elsewhere = Elsewhere(
+        remote_rooms, talk.directories, talk.policies, receiving.received, IdentityKeys(requests.agent)
+    )
     rooms = make_rooms(core, elsewhere, users, keepsakes.direct, config.federation.default_room_version)
     is_behind = never if base.following is None else base.following.follower.is_behind
     note = rooms.profiles.note

@@ -15,10 +15,11 @@ from typing import Any, Final
 from protocol.errors import MatrixError
 from protocol.events import Event
 from protocol.identifiers import StateKey, UserID, parse_user_id, server_of
-from protocol.membership import MEMBER, AuthError, check_membership, membership_of, third_party_token
+from protocol.membership import MEMBER, AuthError, check_membership, membership_of
 from protocol.power_level_rules import check_power_levels
 from protocol.power_levels import PowerLevels
 from protocol.room_versions import ROOM_VERSIONS, RoomVersion
+from protocol.third_party_invites import THIRD_PARTY_INVITE, third_party_token
 
 __all__ = ["AuthError", "auth_keys_for", "check_auth", "check_auth_events", "may_ask_to_redact", "may_redact"]
 
@@ -45,7 +46,7 @@ def auth_keys_for(
         if membership == "invite":
             token = third_party_token(content)
             if token is not None:
-                keys.append(("m.room.third_party_invite", token))
+                keys.append((THIRD_PARTY_INVITE, token))
         authority = content.get("join_authorised_via_users_server")
         if membership == "join" and version.restricted_join and isinstance(authority, str):
             keys.append((MEMBER, authority))
@@ -113,7 +114,7 @@ def _check_ordinary(event: Event, state: Mapping[StateKey, Event], power: PowerL
     level = power.user(event.sender)
     if membership_of(state, event.sender) != "join":  # 6
         raise AuthError("the sender is not in the room")
-    if event.type == "m.room.third_party_invite":  # 7
+    if event.type == THIRD_PARTY_INVITE:  # 7
         if level < power.invite:
             raise AuthError("the sender may not invite")
         return

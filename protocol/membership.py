@@ -5,22 +5,19 @@ Source: rooms/v12.md, "Authorisation rules", 5; rooms/v7.md (knocking), v8.md (r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from attrs import frozen
 
-from protocol.canonical_json import JsonObject
-from protocol.errors import Forbidden, MatrixError
+from protocol.errors import Forbidden
 from protocol.events import Event
-from protocol.identifiers import KeyID, ServerName, StateKey, UserID
+from protocol.identifiers import StateKey, UserID
 from protocol.power_levels import PowerLevels, creators_of
 from protocol.room_versions import RoomVersion
-from protocol.signing import VerifyKey, decode_base64, verify_json
+from protocol.third_party_invites import THIRD_PARTY_INVITE, signing_key, third_party_token
 
 MEMBER: Final = "m.room.member"
-MAX_THIRD_PARTY_CHECKS: Final = 16
-"""Signatures times keys looked at on a third-party invite."""
 
 
 class AuthError(Forbidden):
@@ -32,14 +29,6 @@ def membership_of(state: Mapping[StateKey, Event], user_id: str) -> str:
     event = state.get((MEMBER, user_id))
     found = None if event is None else event.content.get("membership")
     return found if isinstance(found, str) else "leave"
-
-
-def third_party_token(content: Mapping[str, Any]) -> str | None:
-    """Give the token of a third-party invite, None if it has none."""
-    invite = content.get("third_party_invite")
-    signed = invite.get("signed") if isinstance(invite, dict) else None
-    token = signed.get("token") if isinstance(signed, dict) else None
-    return token if isinstance(token, str) else None
 
 
 @frozen(eq=False)
@@ -153,49 +142,11 @@ def _check_third_party(case: _Case) -> None:
     token = third_party_token(case.event.content)
     if not isinstance(signed, dict) or token is None or signed.get("mxid") != case.target:  # 5.4.1.2 to 4
         raise AuthError("the third-party invite is not for this user")
-    issued = case.state.get(("m.room.third_party_invite", token))
+    issued = case.state.get((THIRD_PARTY_INVITE, token))
     if issued is None or issued.sender != case.event.sender:  # 5.4.1.5 and 6
         raise AuthError("the third-party invite was not issued by the sender")
-    if not _is_signed_by_any(signed, list(_public_keys(issued.content))):  # 5.4.1.7
+    if signing_key(signed, issued.content) is None:  # 5.4.1.7
         raise AuthError("the third-party invite bears no good signature")
-
-
-def _public_keys(content: Mapping[str, Any]) -> Iterator[str]:
-    single, several = content.get("public_key"), content.get("public_keys")
-    if isinstance(single, str):
-        yield single
-    for item in several if isinstance(several, list) else ():
-        key = item.get("public_key") if isinstance(item, dict) else None
-        if isinstance(key, str):
-            yield key
-
-
-def _is_signed_by_any(signed: JsonObject, keys: list[str]) -> bool:
-    signatures = signed.get("signatures")
-    if not isinstance(signatures, dict):
-        return False
-    checks = [
-        (server, key_id, key)
-        for server, by_key in signatures.items()
-        if isinstance(by_key, dict)
-        for key_id in by_key
-        if key_id.startswith("ed25519:")
-        for key in keys
-    ]
-    return any(_is_signed(signed, *check) for check in checks[:MAX_THIRD_PARTY_CHECKS])
-
-
-def _is_signed(signed: JsonObject, server: str, key_id: str, key: str) -> bool:
-    try:
-        verify_json(signed, ServerName(server), KeyID(key_id), VerifyKey(_key_bytes(key)))
-    except (MatrixError, ValueError):
-        return False
-    return True
-
-
-def _key_bytes(text: str) -> bytes:
-    """Read a public key, which identity servers write in either alphabet."""
-    return decode_base64(text.replace("-", "+").replace("_", "/").rstrip("="))
 
 
 def _check_leave(case: _Case) -> None:

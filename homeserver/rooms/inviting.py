@@ -7,7 +7,7 @@ Source: client-server-api/_index.md, "Room membership"; server-server-api.md, "I
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from attrs import frozen
 
@@ -20,6 +20,7 @@ from protocol.errors import Forbidden, NotFound
 from protocol.events import Event, EventDraft
 from protocol.identifiers import RoomID, StateKey, UserID, server_of
 
+MEMBER: Final = "m.room.member"
 STRIPPED: tuple[StateKey, ...] = (
     ("m.room.create", ""),
     ("m.room.name", ""),
@@ -77,14 +78,12 @@ class Inviting:
         head = await head_of(self.heads, self.nids, room_id)
         content: JsonObject = {**extra, "membership": "invite"}
         if server_of(target) != server_of(sender):
-            draft = EventDraft(room_id, "m.room.member", sender, content, state_key=target)
+            draft = EventDraft(room_id, MEMBER, sender, content, state_key=target)
             await self.remote.send(head, draft, now)
             return
         await self.require_account(target)
         content = {**await self.profiles.member_fields(target), **content}
-        await self.events.send(
-            EventDraft(room_id, "m.room.member", sender, content, state_key=target), now=now
-        )
+        await self.events.send(EventDraft(room_id, MEMBER, sender, content, state_key=target), now=now)
 
     async def require_account(self, user_id: UserID) -> None:
         """Raise `NotFound` for a user of this server who does not exist."""
@@ -105,5 +104,5 @@ async def head_of(heads: Heads, nids: Nids, room_id: RoomID) -> RoomHead:
 
 async def stripped_state(head: RoomHead, inviter: UserID) -> list[Event]:
     """Give the events an invited or knocking user's server is shown."""
-    state = await head.state((*STRIPPED, ("m.room.member", inviter)))
+    state = await head.state((*STRIPPED, (MEMBER, inviter)))
     return list(state.values())

@@ -24,6 +24,7 @@ from homeserver.rooms.own_members import MemberFields, OwnMembers
 from homeserver.rooms.ports import DirectRooms, RemoteDirectory, RemoteRooms
 from homeserver.rooms.published import Published
 from homeserver.rooms.restricted import RestrictedJoins
+from homeserver.rooms.third_party import IssuedInvites, KeyValidity
 from homeserver.rooms.upgrades import Upgrades
 from homeserver.rooms.vias import Vias
 
@@ -36,6 +37,7 @@ class Elsewhere:
     directory: RemoteDirectory
     policies: PolicyServers
     received: ReceivedEvents
+    identity_keys: KeyValidity
 
 
 @frozen(eq=False)
@@ -48,6 +50,7 @@ class Rooms:
     aliases: Aliases
     published: Published
     inviting: Inviting
+    issued: IssuedInvites
     creation: Creation
     memberships: Memberships
     messages: Messages
@@ -87,6 +90,7 @@ def make_rooms(
         aliases,
         published,
         inviting,
+        IssuedInvites(server_name, events, invites, profiles, elsewhere.identity_keys),
         creation,
         memberships,
         Messages(events, aliases, Annotations(core.database, nids)),

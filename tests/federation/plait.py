@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from federation.authentication import ServerAuthentication
 from federation.client import FederationClient
 from federation.handshakes import Handshakes
+from federation.identity_keys import IdentityKeys
 from federation.inviting import Inviting
 from federation.joining import Arrivals, Joining
 from federation.knocking import Knocking
@@ -26,9 +28,11 @@ from federation.resident.invited import Invitations
 from federation.resident.making import Templates
 from federation.resident.rooms_given import JoinedRooms
 from federation.resident.taking import Submissions
+from federation.resident.third_party import ThirdPartyInvites
 from federation.routes.handshakes import HandshakeRoutes
 from federation.routes.invites import InviteRoutes
 from federation.routes.server_keys import ServerKeys
+from federation.routes.third_party import ThirdPartyRoutes
 from federation.routes.version import Version
 from homeserver.config.sections import RateLimits
 from homeserver.events.auth_chains import AuthChains
@@ -51,6 +55,8 @@ from homeserver.http.rate_limits import RateLimiter
 from homeserver.http.request import ServerSettings
 from homeserver.http.routing import RouteTable
 from homeserver.http.site import HttpSite
+from homeserver.rooms.inviting import RemoteInvites
+from homeserver.rooms.third_party import IssuedInvites
 from protocol.errors import UnknownToken
 from protocol.events import Event
 from protocol.identifiers import RoomID, ServerName, UserID
@@ -67,6 +73,14 @@ class Everybody:
 
     async def require_allowed(self, sender: UserID, target: UserID, room_id: RoomID) -> None:
         """Allow it."""
+
+
+class NoProfiles:
+    """Nobody has a name or a picture."""
+
+    async def member_fields(self, user_id: UserID) -> Mapping[str, str]:
+        """Give nothing."""
+        return {}
 
 
 class NoTokens:
@@ -106,6 +120,9 @@ class Plait:
         )
         self.events = PolicedEvents(self.core.events, self.signed, self.core.nids, self.world.database)
         self.remote = self._remote()
+        invites = RemoteInvites(self.signed, self.remote)
+        identity_keys = IdentityKeys(self.world.agent)
+        self.issued = IssuedInvites(name, self.events, invites, NoProfiles(), identity_keys)
         self.world.listen(name, self._site())
 
     def _receiving(self) -> Receiving:
@@ -146,6 +163,9 @@ class Plait:
                 Templates(world.name, access, core.unplaced, core.restricted),
                 Submissions(identity, access, self.checker, core.restricted, receiving.gaps),
                 JoinedRooms(world.name, core.state, receiving.chains, EventTexts(world.database, core.nids)),
+            ),
+            ThirdPartyRoutes(
+                ThirdPartyInvites(world.name, access, everybody, everybody, self.issued, world.requests)
             ),
             InviteRoutes(
                 Invitations(identity, access, self.checker, everybody, everybody, receiving.outside)

@@ -8,9 +8,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from protocol.canonical_json import JsonObject
 from protocol.identifiers import KeyID, ServerName, UserID
-from protocol.membership import MAX_THIRD_PARTY_CHECKS, third_party_token
 from protocol.room_versions import V11, RoomVersion
 from protocol.signing import SigningKey, encode_base64, sign_json
+from protocol.third_party_invites import MAX_CHECKS, third_party_token
 from tests.protocol.helpers import ALICE, ALL_VERSIONS, BOB, KEY, OTHER_KEY
 from tests.protocol.rooms import Room
 
@@ -173,7 +173,7 @@ class ThirdPartyTest(SynchronousTestCase):
         content = self._content()
         signatures = content["third_party_invite"]["signed"]["signatures"]
         last = signatures.pop(IDENTITY)
-        for number in range(MAX_THIRD_PARTY_CHECKS):
+        for number in range(MAX_CHECKS):
             signatures[f"s{number}.example"] = {KeyID("ed25519:1"): "AAAA"}
         signatures["zzz.example"] = last
         self.assertFalse(_member(self._issued(), BOB, content, sender=ALICE))

@@ -145,7 +145,7 @@ async def start_house(database: Database) -> House:
     author = Author(SERVER, SigningKey(b"\1" * 32, KeyID("ed25519:1")))
     core = make_core(database, Clock(REACTOR), author, 64 * 1024 * 1024, "one")
     world, accounts = World(), Accounts()
-    elsewhere: Any = Elsewhere(world, world, world, world)  # type: ignore[arg-type]
+    elsewhere: Any = Elsewhere(world, world, world, world, world)  # type: ignore[arg-type]
     rooms = make_rooms(core, elsewhere, accounts, accounts, "12")
     await core.feed.start()
     return House(core, rooms, world, accounts)
