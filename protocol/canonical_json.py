@@ -33,7 +33,6 @@ _NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'"[]{}')
 _STRING = re.compile(rb'"[^"]*+"?')
 _STRING_WITH_ESCAPES = re.compile(rb'"[^"\\]*+(?:\\[\s\S][^"\\]*+)*+"?')
 _NEGATIVE_ZERO = re.compile(rb"-0(?![0-9.eE])")
-_SORTED = orjson.OPT_SORT_KEYS
 _STRICT = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 
 
@@ -164,12 +163,11 @@ def encode_lax(value: JsonValue) -> bytes:
 
     Raises BadJson for NaN, infinity, a lone surrogate or what JSON cannot hold.
     """
-    if _has_floats(value):
-        return _encode_slowly(value)
     try:
-        return _trimmed(orjson.dumps(value, option=_SORTED))
-    except TypeError:
+        check_numbers(value)
+    except BadJson:
         return _encode_slowly(value)
+    return encode_checked(value)
 
 
 def dumps(value: JsonValue) -> bytes:
@@ -183,20 +181,6 @@ def dumps(value: JsonValue) -> bytes:
 def _trimmed(written: bytes) -> bytes:
     """Copy what orjson wrote: its own bytes keep a buffer of 4 kB at least, and of ten times their length."""
     return bytes(memoryview(written))
-
-
-def _has_floats(value: JsonValue) -> bool:
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        kind = type(item)
-        if kind is dict:
-            stack.extend(item.values())
-        elif kind is list or kind is tuple:
-            stack.extend(item)
-        elif kind is float:
-            return True
-    return False
 
 
 class _Text:
