@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from twisted.internet.defer import DeferredLock
-
+from homeserver.turns import Turns
 from protocol.errors import Unavailable
 
 T = TypeVar("T")
@@ -18,22 +17,18 @@ class RoomQueues:
     def __init__(self, limit: int) -> None:
         """Let at most `limit` pieces of work wait in a room."""
         self._limit = limit
-        self._locks: dict[int, DeferredLock] = {}
+        self._turns: Turns[int] = Turns()
 
     def waiting(self, room_nid: int) -> int:
         """Tell how much waits behind what runs in a room."""
-        lock = self._locks.get(room_nid)
-        return len(lock.waiting) if lock is not None else 0
+        return self._turns.waiting(room_nid)
 
     async def run(self, room_nid: int, work: Callable[[], Awaitable[T]]) -> T:
         """Do `work` when it is its turn; raises `Unavailable` when too much waits."""
-        lock = self._locks.setdefault(room_nid, DeferredLock())
-        if len(lock.waiting) >= self._limit:
+        if self.waiting(room_nid) >= self._limit:
             raise Unavailable("Too much waits in the room")
-        await lock.acquire()
+        await self._turns.take(room_nid)
         try:
             return await work()
         finally:
-            lock.release()
-            if not lock.locked and not lock.waiting:
-                self._locks.pop(room_nid, None)
+            self._turns.give(room_nid)

@@ -23,13 +23,17 @@ class Turns(Generic[K]):
         self._given: deque[Deferred[None]] = deque()
         self._giving = False
 
+    def waiting(self, key: K) -> int:
+        """Tell how many wait behind the one whose turn it is."""
+        return len(self._waiting.get(key, ()))
+
     async def take(self, key: K) -> None:
         """Wait until it is one's turn; does not wait at all if nobody has it."""
         waiting = self._waiting.get(key)
         if waiting is None:
             self._waiting[key] = deque()
             return
-        turn: Deferred[None] = Deferred()
+        turn: Deferred[None] = Deferred(waiting.remove)
         waiting.append(turn)
         await turn
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from homeserver.turns import Turns
@@ -37,3 +37,13 @@ class TurnsTests(SynchronousTestCase):
         self.successResultOf(Deferred.fromCoroutine(turns.take("one")))
         self.successResultOf(Deferred.fromCoroutine(turns.take("two")))
         self.assertNoResult(Deferred.fromCoroutine(turns.take("one")))
+
+    def test_who_gives_up_waiting_is_passed_over(self) -> None:
+        """A turn goes to the next one when who waited for it has been cancelled."""
+        turns: Turns[str] = Turns()
+        self.successResultOf(Deferred.fromCoroutine(turns.take("room")))
+        gone, next_one = (Deferred.fromCoroutine(turns.take("room")) for _ in range(2))
+        gone.cancel()
+        self.failureResultOf(gone, CancelledError)
+        turns.give("room")
+        self.successResultOf(next_one)
