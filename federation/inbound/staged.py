@@ -104,13 +104,18 @@ class StagedPdus:
 
     async def _is_done(self, row: Staged) -> bool:
         """Place an event; tell whether it need not be tried again."""
-        event = await self._event(row)
         try:
+            event = await self._event(row)
             outcome = await self.received.receive(row.room_nid, event, origin=ServerName(row.origin))
         except NotFound:
             return True
-        if outcome.status is not None or not outcome.missing:
-            return True
+        except (MatrixError, DatabaseGone):
+            raise
+        except Exception:  # one bad item never stops its neighbours
+            log.failure("{event} cannot be placed yet", event=row.event_id)
+        else:
+            if outcome.status is not None or not outcome.missing:
+                return True
         return self.clock.now_ms() - row.ts > GIVE_UP_AFTER
 
     async def _event(self, row: Staged) -> Event:

@@ -20,7 +20,9 @@ from federation.ports import RunOnThread
 from federation.resident.access import RoomAccess
 from homeserver.events.auth_chains import AuthChains
 from homeserver.events.commit_batch import commit_batch
+from homeserver.events.gaps import Gaps
 from homeserver.events.nids import Room
+from homeserver.events.received import Course, Outcome
 from homeserver.events.stored import Status
 from protocol.canonical_json import JsonObject
 from protocol.errors import BadJson, Forbidden, LimitExceeded, MatrixError, NotFound
@@ -143,6 +145,22 @@ async def start(database: Database, peer: Peer | None = None) -> Here:
         database, worker.state, AuthChains(database, worker.stored), Sight(access, worker.state)
     )
     return Here(watched, worker, incoming, transactions, staged, reads, taken)
+
+
+@define(eq=False)
+class Faulty:
+    """Receives events, but fails at one of them."""
+
+    received: Gaps
+    bad: Event
+
+    async def receive(
+        self, room_nid: int, event: Event, *, origin: ServerName, course: Course = Course.RECEIVED
+    ) -> Outcome:
+        """Receive an event."""
+        if event == self.bad:
+            raise RuntimeError("a fault")
+        return await self.received.receive(room_nid, event, origin=origin, course=course)
 
 
 class InboundTests:
@@ -317,6 +335,22 @@ class InboundTests:
         self.assertEqual(await again._place_all(room.nid), False)
         self.assertEqual(await tip(here.worker, room.nid), [second])
         self.assertEqual(await self.database.read(staging.rooms), [])
+
+    async def test_a_staged_event_that_cannot_be_placed_harms_no_neighbour(self) -> None:
+        """A fault with one staged event costs that one, and those after it are placed (security: F2)."""
+        peer = Peer()
+        here, room, remote = await self.begin(peer)
+        here.staged.stop()
+        parents = await tip(here.worker, room.nid)
+        absent = self.said(remote, room, "absent", parents)
+        bad, good = (self.said(remote, room, text, [absent]) for text in ("bad", "good"))
+        await here.send([bad.pdu, good.pdu])
+        peer.events = {event.event_id: event for event in (absent, bad, good)}
+        faulty = Faulty(here.incoming.gaps, bad)
+        staged = StagedPdus(self.database, here.worker.nids, faulty, here.worker.clock)
+        await staged._place_all(room.nid)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+        self.assertEqual((await stored_of(here.worker, room.nid, good)).status, Status.ACCEPTED)
 
     async def test_staging_is_bounded_for_each_server(self) -> None:
         """A server that floods us with orphans is told to wait (security: F18)."""
