@@ -8,10 +8,15 @@ from attrs import evolve
 
 from homeserver.events.nids import Room
 from homeserver.events.stored import Status
+from protocol.canonical_json import JsonObject
+from protocol.checks import parse_pdu
 from protocol.errors import Forbidden
 from protocol.events import Event, EventDraft
+from protocol.hashes import content_hash, essential_bytes
+from protocol.identifiers import EventID
 from protocol.limits import MAX_DEPTH
-from protocol.room_versions import ROOM_VERSIONS, V11, RoomVersion
+from protocol.room_versions import ROOM_VERSIONS, V1, V11, RoomVersion
+from protocol.signing import add_signature, encode_base64
 from storage.database import Database
 from storage.feed import Flag, Kind
 from storage.migrate import migrate
@@ -20,6 +25,8 @@ from tests.homeserver.events.incoming import IncomingEvents
 from tests.homeserver.events.received_helpers import (
     CAROL,
     DAVE,
+    OTHER,
+    OTHER_KEY,
     Peer,
     Remote,
     entries_of,
@@ -30,6 +37,15 @@ from tests.homeserver.events.received_helpers import (
     tip,
 )
 from tests.storage.helpers import PostgresCase, SqliteCase
+
+
+def _renamed(event: Event, event_id: EventID, redacts: EventID) -> Event:
+    """Give a redaction of room version 1 another ID and another target, signed anew."""
+    pdu: JsonObject = {**event.pdu, "event_id": event_id, "redacts": redacts}
+    del pdu["signatures"]
+    pdu["hashes"] = {"sha256": encode_base64(content_hash(pdu, V1))}
+    signature = OTHER_KEY.sign(essential_bytes(pdu, V1))
+    return parse_pdu(add_signature(pdu, OTHER, OTHER_KEY.key_id, signature), V1).event
 
 
 class ReceivingTests:
@@ -173,6 +189,29 @@ class ReceivingTests:
         self.assertEqual(outcome.stored.depth, parents[0].depth + 1)
         sent = await worker.events.send(message(room.room_id, "after"), now=NOW)
         self.assertEqual(sent.event.depth, parents[0].depth + 2)
+
+    async def test_redactions_in_a_circle_end(self) -> None:
+        """Where senders choose event IDs, redactions may redact themselves and each other (security: S8)."""
+        worker, incoming, room, remote = await self.begin(V1)
+        for size in (1, 2, 60):
+            ids = [EventID(f"$ring{size}n{number}:{OTHER}") for number in range(size)]
+            parents = await tip(worker, room.nid)
+            ring: list[Event] = []
+            for number, event_id in enumerate(ids):
+                draft = EventDraft(room.room_id, "m.room.redaction", CAROL, {}, redacts=EventID("$x:y"))
+                built = remote.build(draft, ring[-1:] or parents)
+                ring.append(_renamed(built, event_id, ids[number - 1]))
+            for event in ring:
+                outcome = await receive(incoming, room.nid, event)
+                self.assertEqual((outcome.status, outcome.reason), (Status.ACCEPTED, ""))
+            worker.stored.forget_room(room.nid)
+            for number, event in enumerate(ring):
+                stored = await stored_of(worker, room.nid, event)
+                redaction = await stored_of(worker, room.nid, ring[(number + 1) % size])
+                expected = None if size == 1 else redaction.nid  # of itself it makes nothing
+                self.assertEqual(stored.redacted_by, expected, (size, number))
+        answer = await worker.events.send(message(room.room_id, "still here"), now=NOW)
+        self.assertEqual(answer.event.prev_events, (ring[-1].event_id,))
 
     async def test_many_forks_leave_few_extremities(self) -> None:
         """However many forks come, the extremities stay bounded (security: S11)."""
