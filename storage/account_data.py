@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from storage.database import Row, Transaction, single_statement
+from storage.database import Dialect, Row, Transaction, single_statement
 from storage.rows import Rows, Statement
 from storage.text import escape, unescape
 
@@ -15,6 +15,7 @@ GLOBAL = 0
 
 _COLUMNS = "room_nid, type, content"
 _ONE = "SELECT content FROM account_data WHERE user_nid = ? AND room_nid = ? AND type = ?"
+_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))"
 _OF_USER = f"SELECT {_COLUMNS} FROM account_data WHERE user_nid = ? ORDER BY datum_nid"
 _BY_NID = f"SELECT {_COLUMNS} FROM account_data WHERE user_nid = ? AND datum_nid IN ? ORDER BY datum_nid"
 _COUNT = "SELECT count(*) FROM account_data WHERE user_nid = ? AND room_nid = ?"
@@ -46,6 +47,13 @@ def one(tx: Transaction, user_nid: int, room_nid: int, event_type: str) -> bytes
     """Give the content of one piece."""
     row = tx.one(_ONE, (user_nid, room_nid, escape(event_type)))
     return None if row is None else bytes(row[0])
+
+
+def differs(tx: Transaction, user_nid: int, room_nid: int, event_type: str, content: bytes | None) -> bool:
+    """Tell whether a piece is not what it was read as; until the end of the transaction nobody else asks."""
+    if tx.dialect is Dialect.POSTGRES:
+        tx.one(_LOCK, (f"account data of {user_nid}",))
+    return one(tx, user_nid, room_nid, event_type) != content
 
 
 @single_statement

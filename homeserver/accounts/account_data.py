@@ -9,12 +9,12 @@ Source: client-server-api/modules/account_data.md, modules/ignore_users.md.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from homeserver.events.nids import Block, Nids
 from homeserver.events.persister import Persister
-from homeserver.events.write import Write
+from homeserver.events.write import TakenBack, Write
 from homeserver.sync.suppliers import AccountDatum
 from homeserver.turns import Turns
 from protocol.canonical_json import JsonObject, decode_own, encode_lax
@@ -22,7 +22,7 @@ from protocol.errors import BadJson, InvalidParam, MatrixError, NotFound
 from protocol.identifiers import RoomID, UserID, parse_user_id
 from storage import account_data
 from storage.account_data import DATUM_NUMBERS, GLOBAL, DatumRow
-from storage.database import Database
+from storage.database import Database, Transaction
 from storage.feed import Entry, Kind, NewEntry
 
 PUSH_RULES = "m.push_rules"
@@ -96,15 +96,27 @@ class AccountData:
                 raise InvalidParam(f"More than {MAX_TYPES} types of account data")
         await self.set(user_nid, room_nid, event_type, content)
 
-    async def set(self, user_nid: int, room_nid: int, event_type: str, content: JsonObject) -> None:
-        """Set one piece for the server itself (`room_nid` 0: global); the user's clients hear of it."""
+    async def set(
+        self,
+        user_nid: int,
+        room_nid: int,
+        event_type: str,
+        content: JsonObject,
+        unless: Callable[[Transaction], bool] | None = None,
+    ) -> None:
+        """Set one piece for the server itself (`room_nid` 0: global); the user's clients hear of it.
+
+        Raises `TakenBack` if what stands against it is so.
+        """
         await self._numbers.ready(1)
         nid = self._numbers.take()
         row = DatumRow(room_nid, event_type, encode_lax(content))
         entry = NewEntry(
             Kind.ACCOUNT_DATA, room_nid=room_nid or None, user_nid=user_nid, ref=nid, payload=row
         )
-        write = Write((account_data.put_rows(user_nid, nid, row),), (entry,), size=len(row.content))
+        write = Write(
+            (account_data.put_rows(user_nid, nid, row),), (entry,), size=len(row.content), unless=unless
+        )
         await self._persister.commit(write)
 
     async def changed(self, user_nid: int, refs: Collection[int]) -> Sequence[AccountDatum]:
@@ -185,14 +197,33 @@ class DirectRooms:
 
     async def add(self, user_id: UserID, other: UserID, room_id: RoomID) -> None:
         """Note a room under the other user's name; additions at the same time lose nothing."""
+        user_nid = await self._nids.user(user_id)
         await self._turns.take(user_id)
         try:
-            content = dict(await self.get(user_id))
-            rooms = content.get(other)
-            content[other] = [*(rooms if isinstance(rooms, list) else ()), room_id]
-            await self._data.set(await self._nids.user(user_id), GLOBAL, DIRECT, content)
+            while not await self._try_to_add(user_nid, other, room_id):
+                pass  # another worker has added something meanwhile
         finally:
             self._turns.give(user_id)
+
+    async def _try_to_add(self, user_nid: int, other: UserID, room_id: RoomID) -> bool:
+        before = await self._data.one(user_nid, DIRECT)
+        content: JsonObject = {} if before is None else decode_own(before)
+        held = content.get(other)
+        rooms = held if isinstance(held, list) else []
+        if room_id in rooms:
+            return True
+        changed = {**content, other: [*rooms, room_id]}
+        try:
+            await self._data.set(
+                user_nid,
+                GLOBAL,
+                DIRECT,
+                changed,
+                lambda tx: account_data.differs(tx, user_nid, GLOBAL, DIRECT, before),
+            )
+        except TakenBack:
+            return False
+        return True
 
 
 def _datum(row: DatumRow) -> AccountDatum:

@@ -15,9 +15,10 @@ from typing import Any
 from attrs import Factory, frozen
 
 from homeserver.events.heads import Heads
-from homeserver.events.nids import Nids
+from homeserver.events.write import TransactionRepeated
 from homeserver.rooms.creation import Creation, RoomSpec
 from homeserver.rooms.membership import Memberships, Target, membership_in
+from homeserver.rooms.pairs import PairRooms
 from homeserver.rooms.ports import DirectRooms
 from homeserver.rooms.presets import Preset
 from homeserver.turns import Turns
@@ -26,6 +27,10 @@ from protocol.identifiers import RoomID, ServerName, UserID, server_of
 
 _HERE = frozenset({"join", "invite"})
 
+WAITS = 40
+"""Looks for the invite into a room that is just being made elsewhere."""
+WAIT_SECONDS = 0.05
+
 
 @frozen(eq=False)
 class Conversations:
@@ -33,7 +38,7 @@ class Conversations:
 
     server_name: ServerName
     heads: Heads
-    nids: Nids
+    pairs: PairRooms
     creation: Creation
     memberships: Memberships
     direct: DirectRooms
@@ -98,11 +103,35 @@ class Conversations:
             invite=(other,),
             is_direct=True,
         )
-        room_id = await self.creation.create(spec, now)
+        room_id = await self._claim(spec, (user_id, other), now)
         await self.direct.add(user_id, other, room_id)
         if server_of(other) == self.server_name:
             await self.direct.add(other, user_id, room_id)
         return room_id
+
+    async def _claim(self, spec: RoomSpec, users: tuple[UserID, UserID], now: int) -> RoomID:
+        """Make the room, or give the one that another worker makes at the same time."""
+        room_id: RoomID | None = None
+        while True:
+            claim = await self.pairs.claim(sorted(users), room_id)
+            room_id = await self.pairs.begun(claim)
+            if room_id is None:
+                try:
+                    return await self.creation.create(spec, now, claim)
+                except TransactionRepeated:
+                    room_id = await self.pairs.begun(claim)
+            if room_id is not None and await self._stands(room_id, *users):
+                return room_id
+
+    async def _stands(self, room_id: RoomID, user_id: UserID, other: UserID) -> bool:
+        """Tell whether a room that was made for two users is their conversation, once it is complete."""
+        for _ in range(WAITS):
+            await self.pairs.wait(0)
+            head = await self.heads.of_resident(room_id)
+            if head is None or None not in [await membership_in(head, each) for each in (user_id, other)]:
+                break
+            await self.pairs.wait(WAIT_SECONDS)
+        return await self._is_conversation(room_id, user_id, other, alone=True)
 
 
 def _rooms_with(direct: Mapping[str, Any], other: UserID) -> Iterator[RoomID]:

@@ -23,6 +23,7 @@ from protocol.errors import BadJson, Forbidden, InvalidParam, InvalidRoomState, 
 from protocol.events import EventDraft
 from protocol.identifiers import RoomAlias, RoomID, ServerName, UserID, server_of
 from protocol.room_versions import RoomVersion, get_room_version
+from storage.transactions import TransactionKey
 
 log = Logger()
 
@@ -74,7 +75,7 @@ class Creation:
         """Give the version asked for, or the default; raises `UnsupportedRoomVersion`."""
         return get_room_version(wanted if wanted is not None else self.default_version)
 
-    async def create(self, spec: RoomSpec, now: int) -> RoomID:
+    async def create(self, spec: RoomSpec, now: int, claim: TransactionKey | None = None) -> RoomID:
         """Make a room and give its ID; its invites are sent when it stands.
 
         An invite that fails then (the other server refuses it, or is away) is left out: the room is there,
@@ -84,6 +85,7 @@ class Creation:
             InvalidRoomState: the events asked for break the rules of the room.
             RoomInUse: the alias is taken.
             NotFound: an invited user of this server does not exist.
+            TransactionRepeated: a room was made by this `claim` before.
         """
         _check(spec)
         if spec.alias is not None:
@@ -95,7 +97,7 @@ class Creation:
         room_id = None if spec.version.room_id_is_create_hash else self._new_room_id()
         drafts = list(_drafts(spec, room_id, profile))
         try:
-            new = await self.rooms.create(spec.version, drafts, now=now)
+            new = await self.rooms.create(spec.version, drafts, now=now, txn=claim)
         except Forbidden as error:
             raise InvalidRoomState(f"The room cannot begin like this: {error.error}") from None
         made = new.room.room_id

@@ -21,6 +21,7 @@ from homeserver.rooms.membership import Memberships
 from homeserver.rooms.merging import Merging
 from homeserver.rooms.messages import Messages
 from homeserver.rooms.own_members import MemberFields, OwnMembers
+from homeserver.rooms.pairs import PairRooms
 from homeserver.rooms.ports import DirectRooms, RemoteDirectory, RemoteRooms
 from homeserver.rooms.published import Published
 from homeserver.rooms.restricted import RestrictedJoins
@@ -83,6 +84,7 @@ def make_rooms(
     merging = Merging(events, heads, core.clock, SystemRandom())
     core.feed.add_session_listener(merging.apply)
     forgetting = Forgetting(core.database, nids, core.persister)
+    pairs = PairRooms(core.database, nids, core.feed, core.clock)
     return Rooms(
         events,
         unplaced,
@@ -96,7 +98,7 @@ def make_rooms(
         Messages(events, aliases, Annotations(core.database, nids)),
         Upgrades(heads, nids, core.state, events, creation, aliases, published),
         forgetting,
-        Conversations(server_name, heads, nids, creation, memberships, direct),
+        Conversations(server_name, heads, pairs, creation, memberships, direct),
         OwnMembers(memberships, forgetting),
         profiles,
         merging,

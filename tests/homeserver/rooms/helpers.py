@@ -139,13 +139,14 @@ class House:
         await self.core.events.send(EventDraft(room_id, event_type, sender, content, key), now=NOW)
 
 
-async def start_house(database: Database) -> House:
-    """Wire the services over an empty database."""
+async def start_house(database: Database, writer: str = "one", direct: Any = None) -> House:
+    """Wire the services over an empty database, or as another worker; `direct` makes who keeps `m.direct`."""
     await migrate(database)
     author = Author(SERVER, SigningKey(b"\1" * 32, KeyID("ed25519:1")))
-    core = make_core(database, Clock(REACTOR), author, 64 * 1024 * 1024, "one")
+    core = make_core(database, Clock(REACTOR), author, 64 * 1024 * 1024, writer)
     world, accounts = World(), Accounts()
     elsewhere: Any = Elsewhere(world, world, world, world, world)  # type: ignore[arg-type]
-    rooms = make_rooms(core, elsewhere, accounts, accounts, "12")
+    keeper = accounts if direct is None else direct(core)
+    rooms = make_rooms(core, elsewhere, accounts, keeper, "12")
     await core.feed.start()
     return House(core, rooms, world, accounts)

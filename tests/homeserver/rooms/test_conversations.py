@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred, gatherResults
 
+from homeserver.accounts.account_data import AccountData, DirectRooms
+from homeserver.accounts.push_rules import DefaultRules
+from homeserver.core import Core
 from protocol.errors import BadJson, Forbidden, InvalidParam, NotFound
 from protocol.events import EventDraft
 from protocol.identifiers import EventID, RoomID, UserID
 from protocol.room_versions import V1, V11
+from storage.engines import open_database
+from storage.migrate import migrate
 from storage.transactions import TransactionKey
 from tests.homeserver.events.helpers import ALICE, BOB, NOW
 from tests.homeserver.rooms.helpers import CAROL, ZOE, House, start_house
-from tests.storage.helpers import SqliteCase
+from tests.storage.helpers import REACTOR, PostgresCase, SqliteCase
 
 
 class ConversationsTest(SqliteCase):
@@ -96,6 +101,63 @@ class ConversationsTest(SqliteCase):
         """With a user of another server, this server's user remembers it."""
         room_id = await self.conversations.with_user(ALICE, ZOE, NOW)
         self.assertEqual(self.house.accounts.direct, {ALICE: {ZOE: [room_id]}})
+
+
+def kept(core: Core) -> DirectRooms:
+    """Keep `m.direct` as a server does."""
+    data = AccountData(core.database, core.persister, core.nids, DefaultRules())
+    return DirectRooms(data, core.nids)
+
+
+class SeveralWorkersTest(PostgresCase):
+    """Two workers on one PostgreSQL, which tell each other nothing."""
+
+    async def _both(self) -> list[House]:
+        await migrate(self.database)
+        other = await open_database(self.url, REACTOR, pool_size=4)
+        self.addCleanup(other.close)
+        return [
+            await start_house(database, name, kept)
+            for database, name in ((self.database, "one"), (other, "two"))
+        ]
+
+    async def test_made_once(self) -> None:
+        """Many askers of one pair, from both sides through both workers, get one room; another once left."""
+        houses = await self._both()
+        before: set[RoomID] = set()
+        for _ in range(2):
+            asking = [
+                Deferred.fromCoroutine(house.rooms.conversations.with_user(*pair, NOW))
+                for pair in ((ALICE, BOB), (BOB, ALICE)) * 4
+                for house in houses
+            ]
+            found = set(await gatherResults(asking))
+            self.assertEqual(len(found), 1)
+            self.assertEqual(found & before, set())
+            before |= found
+            for house in houses:
+                await house.core.feed.catch_up()
+                direct = kept(house.core)
+                self.assertEqual(set((await direct.get(ALICE))[BOB]), before)
+                self.assertEqual(set((await direct.get(BOB))[ALICE]), before)
+                content = await house.content(*found, "m.room.member", BOB)
+                self.assertEqual(content["membership"], "join")
+            rooms = await self.database.read(lambda tx: tx.all("SELECT room_id FROM rooms"))
+            self.assertEqual({row[0] for row in rooms}, before)
+            await houses[0].rooms.memberships.leave(BOB, *found, {}, NOW)
+            for house in houses:
+                await house.core.feed.catch_up()
+
+    async def test_additions_to_direct_through_both_workers_are_complete(self) -> None:
+        """What both workers add to one user's `m.direct` at the same time is all there."""
+        keepers = [kept(house.core) for house in await self._both()]
+        others = [UserID(f"@user{number}:plait.test") for number in range(20)]
+        adding = [
+            Deferred.fromCoroutine(keepers[number % 2].add(ALICE, other, RoomID(f"!{number}:plait.test")))
+            for number, other in enumerate(others)
+        ]
+        await gatherResults(adding)
+        self.assertEqual(set(await keepers[0].get(ALICE)), set(others))
 
 
 class MessagesTest(SqliteCase):
