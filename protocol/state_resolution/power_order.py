@@ -17,10 +17,17 @@ from protocol.state_resolution.known import Known, authorities_of
 _Rank = tuple[int, int, EventID]
 
 
+_POWERS = frozenset({("m.room.power_levels", ""), ("m.room.join_rules", ""), ("m.room.create", "")})
+"""Names of state that decides who may do what. The text does not speak of state keys, but other servers count
+only the empty one, and a server that ordered a stranger's odd events otherwise would part from them for good."""
+
+
 def is_power_event(event: Event) -> bool:
     """Tell whether an event might take from somebody what they may do; leaving oneself does not."""
-    if event.type in ("m.room.power_levels", "m.room.join_rules"):
-        return event.is_state
+    if not event.is_state:
+        return False
+    if event.key in _POWERS:
+        return True
     return event.membership in ("leave", "ban") and event.sender != event.state_key
 
 

@@ -28,6 +28,7 @@ from protocol.state_resolution import (
     resolve_in_memory,
 )
 from protocol.state_resolution.known import Known
+from protocol.state_resolution.power_order import is_power_event
 from tests.protocol.helpers import VECTORS
 
 State = dict[StateKey, EventID]
@@ -186,6 +187,26 @@ class RuleTest(SynchronousTestCase):
             events, states = self.states(version, "bob", "ban")
             resolved = resolve_in_memory(version, states, events)
             self.assertEqual(events[resolved[BOB]].membership, "ban", version.id)
+
+    def test_power_events(self) -> None:
+        """Levels and join rules with a state key of somebody's choice are no power events, as elsewhere."""
+        room_id = "!room:x"
+        rows = [
+            row(f"${number}".ljust(44, "_"), key, content, number, [])
+            for number, (key, content) in enumerate(
+                [
+                    (LEVELS, {}),
+                    (RULES, {"join_rule": "invite"}),
+                    (BOB, {"membership": "ban"}),
+                    ((LEVELS[0], "odd"), {}),
+                    ((RULES[0], "odd"), {"join_rule": "invite"}),
+                    (ALICE, {"membership": "leave"}),
+                    (BOB, {"membership": "invite"}),
+                ]
+            )
+        ]
+        found = [is_power_event(event) for event in make_room(V11, room_id, rows).values()]
+        self.assertEqual(found, [True, True, True, False, False, False, False])
 
     def test_missing_key_is_conflicted(self) -> None:
         """An event that only one state has is judged, and stays if it is allowed."""
