@@ -11,6 +11,7 @@ from federation.ports import RoomServers
 from homeserver.events.stored import StoredEvent
 from protocol.events import Event
 from protocol.identifiers import ServerName, server_of
+from protocol.third_party_invites import third_party_token
 
 
 @frozen
@@ -31,12 +32,15 @@ class Audiences:
     async def of(self, stored: StoredEvent) -> Audience:
         """Give the audience of an event placed here.
 
-        The server of a remote sender is left out: the event came from there.
+        The server of a remote sender is left out: the event came from there. A third-party invite that this
+        server has made in the name of another's user did not.
         """
         event = stored.event
         assert stored.root_before is not None
         before = await self.room_servers.at(stored.room_nid, stored.root_before)
-        without = {self.own_name, server_of(event.sender)}
+        without, sender = {self.own_name}, server_of(event.sender)
+        if third_party_token(event.content) is None or sender in event.pdu["signatures"]:
+            without.add(sender)
         members = frozenset(before) - without
         return Audience(members, _named(event) - without - members)
 

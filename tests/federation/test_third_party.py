@@ -9,6 +9,8 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from federation.failures import Refused
+from federation.outbound.audience import Audiences
+from federation.outbound.room_servers import ServersAtState
 from federation.requests import ServerRequest
 from protocol.canonical_json import JsonObject, encode
 from protocol.events import Event
@@ -97,6 +99,16 @@ class BindingTests(ThirdPartyCase):
         self._put(THERE, "3pid/onbind", self._notice(self.room_id))
         invite = self.there.state(self.room_id)["m.room.member", BOB]
         self.assertEqual((invite.membership, invite.sender), ("invite", ALICE))
+        core = self.there.core
+        servers = ServersAtState(core.heads, core.state, core.stored)
+
+        async def audience() -> object:
+            room_nid = await core.nids.room(self.room_id)
+            assert room_nid is not None
+            stored = (await core.stored.by_id(room_nid, [invite.event_id]))[invite.event_id]
+            return (await Audiences(THERE, servers).of(stored)).members
+
+        self.assertEqual(self.here.world.network.outcome(audience()), {HERE})
         checked = self.here.world.network.outcome(self.here.checker.check(invite.pdu, V11))
         self.assertEqual(checked, invite)
         received = self.here.receiving.received.place(self._room_nid(), (invite,))
