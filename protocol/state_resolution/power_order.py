@@ -18,8 +18,8 @@ _Rank = tuple[int, int, EventID]
 
 
 _POWERS = frozenset({("m.room.power_levels", ""), ("m.room.join_rules", ""), ("m.room.create", "")})
-"""Names of state that decides who may do what. The text does not speak of state keys, but other servers count
-only the empty one, and a server that ordered a stranger's odd events otherwise would part from them for good."""
+"""State that decides who may do what. The text does not speak of state keys, but other servers count only the
+empty one, and a server that ordered a stranger's odd events otherwise would part from them for good."""
 
 
 def is_power_event(event: Event) -> bool:
