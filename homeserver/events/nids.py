@@ -170,6 +170,10 @@ class Nids:
         room = await self.known_room(room_id)
         return None if room is None else room.nid
 
+    def room_in_memory(self, room_id: RoomID) -> Room | None:
+        """Give a room if it is in memory."""
+        return self._rooms.get(room_id)
+
     async def known_room(self, room_id: RoomID) -> Room | None:
         """Look a room up by its ID; None for a room not known here."""
         room = self._rooms.get(room_id)

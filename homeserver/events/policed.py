@@ -108,7 +108,12 @@ class PolicedEvents:
 
     async def _room_with_policy(self, draft: EventDraft) -> Room | None:
         """Give the room of a draft if a policy server must sign it."""
-        if draft.room_id is None or not needs_policy(draft.type, draft.state_key):
+        if draft.room_id is None:
+            return None
+        room = self.nids.room_in_memory(draft.room_id)
+        if room is not None and self.signed.policies.has_none(room.nid):
+            return None
+        if not needs_policy(draft.type, draft.state_key):
             return None
         room = await self.nids.known_room(draft.room_id)
         return None if room is None or await self.signed.policies.of(room.nid) is None else room

@@ -35,6 +35,8 @@ MAX_WAITING = 1_000
 MAX_REMEMBERED = 10_000
 """Answers that are kept, so that an event that waits for its past is not asked about again."""
 
+_KEYS = (POLICY,)
+
 log = Logger()
 
 
@@ -63,6 +65,11 @@ class PolicyServers:
     )
     _slots: dict[ServerName, DeferredSemaphore] = field(factory=dict, init=False)
 
+    def has_none(self, room_nid: int) -> bool:
+        """Tell whether memory knows that a room names no policy server, as nearly all rooms do."""
+        head = self.heads.peek(room_nid)
+        return head is not None and head.cached.known(_KEYS) == {}
+
     async def of(self, room_nid: int) -> PolicyServer | None:
         """Give the policy server that a room uses: it is named in its state and has a member in it.
 
@@ -71,9 +78,9 @@ class PolicyServers:
         head = self.heads.peek(room_nid)
         if head is None:
             head = await self.heads.get(room_nid)
-        state = head.cached.known((POLICY,))
+        state = head.cached.known(_KEYS)
         if state is None:
-            state = await head.cached.get((POLICY,))
+            state = await head.cached.get(_KEYS)
         if not state:
             return None
         policy = PolicyServer.of(state[POLICY].event.content)
