@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from attrs import Factory, define
 
 from homeserver.events.nids import Nids
+from homeserver.single_flight import SingleFlight
 from homeserver.sync.session import Session
 from protocol.identifiers import ServerName, UserID
 from storage import memberships
@@ -32,6 +33,7 @@ class RoomSharing:
     _rooms: OrderedDict[int, frozenset[int]] = Factory(OrderedDict)
     _reading: dict[int, bool] = Factory(dict)
     """Users whose rooms are being read: whether a membership changed meanwhile."""
+    _flights: SingleFlight[int, None] = Factory(SingleFlight)
 
     async def load(self, user_id: UserID) -> None:
         """Read a user's rooms, unless they are in memory."""
@@ -66,12 +68,21 @@ class RoomSharing:
                     self._reading[entry.user_nid] = True
 
     async def _load(self, user_nid: int) -> None:
+        """See that a user's rooms are in memory."""
+        if user_nid in self._rooms:
+            self._rooms.move_to_end(user_nid)
+        else:
+            await self._flights.run(user_nid, lambda: self._read(user_nid))
+
+    async def _read(self, user_nid: int) -> None:
         """Read a user's rooms, again if one changed meanwhile."""
         while user_nid not in self._rooms:
             self._reading[user_nid] = False
-            rows = await self.database.read(memberships.rooms_of_user, user_nid, [Membership.JOIN])
-            if not self._reading.pop(user_nid, True):
+            try:
+                rows = await self.database.read(memberships.rooms_of_user, user_nid, [Membership.JOIN])
+            finally:
+                changed = self._reading.pop(user_nid)
+            if not changed:
                 self._rooms[user_nid] = frozenset(row.room_nid for row in rows)
-        self._rooms.move_to_end(user_nid)
         if len(self._rooms) > MAX_USERS:
             self._rooms.popitem(last=False)
