@@ -62,8 +62,8 @@ class AnswerReader:
     """Whether the connection may serve another request after this one."""
     _part: _Part = field(default=_Part.HEAD, init=False)
     _buffer: bytearray = field(factory=bytearray, init=False)
-    _body: list[bytes] = field(factory=list, init=False)
-    _size: int = field(default=0, init=False)
+    _body: bytearray = field(factory=bytearray, init=False)
+    """Joined as it comes: a peer may send two bytes at a time, and each piece kept would be an object."""
     _left: int = field(default=0, init=False)
     """Bytes to come of the body or chunk."""
     _head_bytes: int = field(default=0, init=False)
@@ -101,7 +101,7 @@ class AnswerReader:
         raise CannotConnect("the connection broke within the answer")
 
     def _answer(self) -> OutboundAnswer:
-        return OutboundAnswer(self._status, self._headers, b"".join(self._body))
+        return OutboundAnswer(self._status, self._headers, bytes(self._body))
 
     # Each of these tells whether the answer is complete, or None if more bytes must come first.
 
@@ -170,7 +170,7 @@ class AnswerReader:
         if match is None:
             raise CannotConnect("a chunk of the answer is malformed")
         self._left = int(match[1], 16)
-        self._bound_body(self._size + self._left)
+        self._bound_body(len(self._body) + self._left)
         self._part = _Part.CHUNK if self._left else _Part.TRAILERS
         return False
 
@@ -205,10 +205,9 @@ class AnswerReader:
     def _keep(self, count: int) -> int:
         """Move bytes from the buffer to the body."""
         if count:
-            self._bound_body(self._size + count)
-            self._body.append(bytes(self._buffer[:count]))
+            self._bound_body(len(self._body) + count)
+            self._body += memoryview(self._buffer)[:count]
             del self._buffer[:count]
-            self._size += count
         return count
 
     def _bound_body(self, size: int) -> None:

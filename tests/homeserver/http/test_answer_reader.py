@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -110,6 +112,20 @@ class AnswerReaderTests(SynchronousTestCase):
         ):
             with self.assertRaises(AnswerTooLarge):
                 read(data)
+
+    def test_small_chunks_take_no_more_memory_than_large_ones(self) -> None:
+        """A peer that sends a body two bytes at a time does not multiply it."""
+        body = b"2\r\nxy\r\n" * 50_000
+        tracemalloc.start()
+        try:
+            reader = AnswerReader(False, 200_000)
+            reader.feed(OK + b"Transfer-Encoding: chunked\r\n\r\n")
+            for start in range(0, len(body), 7_000):
+                self.assertIsNone(reader.feed(body[start : start + 7_000]))
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        self.assertLess(held, 300_000)
 
     def test_who_keeps_the_connection(self) -> None:
         """It ends after `close`, after HTTP/1.0, and after bytes that nobody asked for."""
