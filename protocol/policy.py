@@ -62,6 +62,11 @@ class PolicyServer:
             return False
         return True
 
+    def signature_on(self, event: Event) -> str:
+        """Give this server's signature, as it is written in JSON, on an event that bears it."""
+        signature: str = event.pdu["signatures"][self.name][POLICY_KEY_ID]
+        return signature
+
     def signed(self, event: Event, signature: str) -> Event:
         """Give the event with this server's signature, as it is written in JSON, beside the others.
 

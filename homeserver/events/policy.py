@@ -21,7 +21,7 @@ from homeserver.events.event_store import Events
 from homeserver.events.heads import Heads
 from homeserver.events.stored import Status
 from homeserver.single_flight import SingleFlight
-from protocol.errors import BadGateway, GatewayTimeout, MatrixError, NotFound, Unavailable
+from protocol.errors import BadGateway, EventTooLarge, GatewayTimeout, MatrixError, NotFound, Unavailable
 from protocol.events import Event
 from protocol.identifiers import EventID, ServerName
 from protocol.policy import POLICY, PolicyServer, needs_policy
@@ -59,7 +59,8 @@ class PolicyServers:
     stored: Events
     asking: AsksPolicyServers
     own_name: ServerName
-    _answers: OrderedDict[tuple[EventID, PolicyServer], Event | None] = field(factory=OrderedDict, init=False)
+    _answers: OrderedDict[tuple[EventID, PolicyServer], str | None] = field(factory=OrderedDict, init=False)
+    """Signatures without their events, which may be large; None: refused."""
     _flights: SingleFlight[tuple[EventID, PolicyServer], Event | None] = field(
         factory=SingleFlight, init=False
     )
@@ -117,9 +118,13 @@ class PolicyServers:
     async def _asked(self, policy: PolicyServer, event: Event) -> Event | None:
         """Give an event with the policy server's signature; None if that is not to be had."""
         key = (event.event_id, policy)
-        if key in self._answers:
-            return self._answers[key]
-        return await self._flights.run(key, lambda: self._ask(policy, event))
+        if key not in self._answers:
+            return await self._flights.run(key, lambda: self._ask(policy, event))
+        signature = self._answers[key]
+        try:
+            return None if signature is None else policy.signed(event, signature)
+        except EventTooLarge:  # it comes with more of other signatures than before
+            return None
 
     async def _ask(self, policy: PolicyServer, event: Event) -> Event | None:
         if policy.name == self.own_name:
@@ -131,7 +136,7 @@ class PolicyServers:
             log.info("no recommendation of {event}: {error}", event=event.event_id, error=error.error)
             if isinstance(error, (BadGateway, GatewayTimeout, Unavailable)):
                 return None
-        self._answers[event.event_id, policy] = answer
+        self._answers[event.event_id, policy] = None if answer is None else policy.signature_on(answer)
         if len(self._answers) > MAX_REMEMBERED:
             self._answers.popitem(last=False)
         return answer

@@ -76,15 +76,21 @@ class PolicyCase(SynchronousTestCase):
         return self.network.outcome(self.here.events.send(draft, now=self.here.world.now, txn=txn), seconds)
 
     def _remote(
-        self, event_type: str, content: Any, sender: UserID = MOD, state_key: str | None = None
+        self,
+        event_type: str,
+        content: Any,
+        sender: UserID = MOD,
+        state_key: str | None = None,
+        after: Event | None = None,
     ) -> Event:
         """Build an event of the policy server's user, without its recommendation."""
         draft = EventDraft(self.room_id, event_type, sender, content, state_key)
         links, _ = self.network.outcome(self.core.unplaced.links(self._room_nid(), draft))
+        before = links.prev_events if after is None else (after.event_id,)
         return build_event(
             draft,
             V11,
-            Links(links.prev_events, links.auth_events, links.depth),
+            Links(before, links.auth_events, links.depth),
             now=self.here.world.now,
             server_name=self.policy.name,
             key=self.policy.key,
@@ -238,6 +244,18 @@ class ReceivingTests(PolicyCase):
             self.assertIs(self._receive(event).status, Status.SOFT_FAILED)
         self.assertEqual(self._asked(), 1)
         self.assertEqual(self.network.outcome(self.core.heads.get(self._room_nid())).seq, before)
+
+    def test_an_event_that_waits_for_its_past_is_asked_about_once(self) -> None:
+        """It is taken with the signature that was given when it came too early."""
+        early = self._remote("m.room.message", {"body": "parent"})
+        late = self._remote("m.room.message", {"body": "child"}, after=early)
+        self.assertIsNone(self._receive(late).status)
+        self._receive(early)
+        asked = self._asked()
+        outcome = self._receive(late)
+        self.assertIs(outcome.status, Status.ACCEPTED)
+        self.assertTrue(self._bears(outcome.stored))
+        self.assertEqual(self._asked(), asked)
 
     def test_a_signature_of_anything_else_is_no_recommendation(self) -> None:
         """An answer without a good signature is as good as a refusal."""
