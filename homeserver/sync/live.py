@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from homeserver.feed.tail import Feed
 from homeserver.sync.delta import Delta
@@ -23,7 +23,7 @@ from homeserver.sync.room_part import RoomPart
 from homeserver.sync.sent_members import SentMembers
 from homeserver.sync.sharing import SharedRoom, SharedRooms, share_key
 from homeserver.sync.spans import is_straight
-from homeserver.sync.suppliers import NONE_UNREAD, UnreadCounts
+from homeserver.sync.suppliers import NONE_UNREAD, UnreadCount, UnreadCounts
 from homeserver.sync.tokens import EphemeralPlace, SyncToken
 from protocol.identifiers import RoomID
 from storage.feed import Entry, Flag, Kind
@@ -33,8 +33,8 @@ MAX_ENTRIES = 1000
 """Entries of a stretch that is looked at here."""
 MAX_STRETCHES = 1000
 """Stretches remembered that end at the present position."""
-MAX_DELTAS = 200
-"""Deltas remembered that end at the present position."""
+MAX_MADE = 300
+"""Parts and deltas remembered that end at the present position."""
 _TOLD_TO_ALL = (Kind.EVENT, Kind.STATE, Kind.RECEIPT)
 """Entries of rooms that concern all who are joined; others concern the user they name."""
 
@@ -74,6 +74,16 @@ class LiveRoom:
     shared: SharedRoom
 
 
+@define(eq=False)
+class _Made:
+    """What was made for readers at one position: many are told the same, and nobody is later on."""
+
+    upto: int
+    parts: dict[tuple[SharedRoom, int, int], RoomPart] = field(factory=dict)
+    """By content and counts."""
+    deltas: dict[tuple[_Token, tuple[RoomPart, ...], bytes], Delta] = field(factory=dict)
+
+
 def stretch_of(entries: Sequence[Entry]) -> Stretch:
     """Look at entries once for all readers."""
     runs: dict[int, _Run] = {}
@@ -110,8 +120,7 @@ class LiveRooms:
         self._unread = unread
         self._stretches: dict[int, Stretch | None] = {}
         self._upto = -1
-        self._deltas: dict[tuple[_Token, tuple[RoomPart, ...], bytes], Delta] = {}
-        self._deltas_upto = -1
+        self._made = _Made(-1)
 
     def rooms(self, rooms: Mapping[int, UserRoom], to: Recipient) -> Mapping[int, LiveRoom] | None:
         """Give the rooms a delta shows, by nid; None: it must be found the whole way.
@@ -145,21 +154,33 @@ class LiveRooms:
     async def parts(self, live: Mapping[int, LiveRoom], to: Recipient) -> Sequence[RoomPart]:
         """Give the parts of rooms, with the reader's counts."""
         counts = await self._unread.of(to.session, live)
-        return [
-            room.shared.part(room.room_id, room.latest, counts.get(nid, NONE_UNREAD), to.options)
-            for nid, room in live.items()
-        ]
+        return [self._part(room, counts.get(nid, NONE_UNREAD), to) for nid, room in live.items()]
+
+    def _part(self, room: LiveRoom, unread: UnreadCount, to: Recipient) -> RoomPart:
+        """Give the part of a room with these counts: the same one to all who have them."""
+        parts = self._made_at(to.upto).parts
+        key = (room.shared, unread.notifications, unread.highlights)
+        found = None if unread.threads else parts.get(key)
+        if found is None:
+            found = room.shared.part(room.room_id, room.latest, unread, to.options)
+            if not unread.threads:
+                parts[key] = found
+        return found
 
     def delta(self, token: _Token, parts: tuple[RoomPart, ...], key_counts: bytes) -> Delta:
         """Give the delta of these parts and counts: the same one to all who are told the same."""
-        if token[1] != self._deltas_upto or len(self._deltas) >= MAX_DELTAS:
-            self._deltas.clear()
-            self._deltas_upto = token[1]
-        key = (token, parts, key_counts)
-        found = self._deltas.get(key)
+        deltas, key = self._made_at(token[1]).deltas, (token, parts, key_counts)
+        found = deltas.get(key)
         if found is None:
-            found = self._deltas[key] = Delta(SyncToken(*token), parts, key_counts=key_counts)
+            found = deltas[key] = Delta(SyncToken(*token), parts, key_counts=key_counts)
         return found
+
+    def _made_at(self, upto: int) -> _Made:
+        """Give where to put what is made at a position."""
+        made = self._made
+        if made.upto != upto or len(made.parts) + len(made.deltas) >= MAX_MADE:
+            made = self._made = _Made(upto)
+        return made
 
     def _stretch(self, after: int, upto: int) -> Stretch | None:
         """Give a stretch that ends at the present position; None: it is not in memory, or too long."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 
-from attrs import Factory, frozen
+from attrs import frozen
 
 from homeserver.sync.joined import RoomContent
 from homeserver.sync.room_bytes import JoinedParts, joined_json
@@ -21,9 +21,6 @@ from homeserver.sync.session import Options
 from homeserver.sync.suppliers import UnreadCount
 from protocol.identifiers import RoomID
 from storage.feed import Entry, is_change
-
-MAX_PARTS = 100
-"""Parts of one room remembered, which differ in their counts alone."""
 
 
 def share_key(span: tuple[int, int, int, bool], since: int | None, options: Options) -> Hashable:
@@ -39,25 +36,12 @@ class SharedRoom:
     timeline: bytes
     state: bytes
     """Without lazily loaded members."""
-    _parts: dict[tuple[int, int], RoomPart] = Factory(dict)
 
     def part(self, room_id: RoomID, latest: int, unread: UnreadCount, options: Options) -> RoomPart:
-        """Give the part of a reader who is told nothing but this content and counts.
+        """Make the part of a reader who is told nothing but this content and counts.
 
         `options` are those of the content's key, `latest` is its last position.
         """
-        if unread.threads:
-            return self._make(room_id, latest, unread, options)
-        counts = (unread.notifications, unread.highlights)
-        part = self._parts.get(counts)
-        if part is None:
-            if len(self._parts) >= MAX_PARTS:
-                self._parts.clear()
-            part = self._parts[counts] = self._make(room_id, latest, unread, options)
-        return part
-
-    def _make(self, room_id: RoomID, latest: int, unread: UnreadCount, options: Options) -> RoomPart:
-        """Join the bytes."""
         by_thread = options.filter.timeline.unread_thread_notifications
         parts = JoinedParts(self.timeline, self.state, options.state_name, unread=unread, by_thread=by_thread)
         return RoomPart(Section.JOIN, room_id, joined_json(parts), latest)

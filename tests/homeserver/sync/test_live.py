@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from homeserver.sync.filters import DEFAULT_FILTER, compile_filter
+from homeserver.sync.room_part import RoomPart
 from homeserver.sync.session import Options
 from homeserver.sync.suppliers import Receipt, UnreadCount
 from protocol.identifiers import UserID
@@ -72,6 +74,19 @@ class LiveTests(FeedCase):
             nid = (await self.world.session(reader)).user_nid
             self.world.supply.counts_by[nid, self.room.nid] = count
         await self.compare()
+
+    async def test_what_was_made_for_readers_goes_with_the_next_event(self) -> None:
+        """Of what readers with different counts were told of an event, nothing stays when the room goes on."""
+        for count, reader in enumerate(READERS, 1):
+            nid = (await self.world.session(reader)).user_nid
+            self.world.supply.counts_by[nid, self.room.nid] = UnreadCount(count)
+        for text in ("passing words", "later words"):
+            await self.room.say(ALICE, text)
+            await self.compare()
+            await self.sync_all()
+        gc.collect()
+        kept = [part for part in gc.get_objects() if type(part) is RoomPart and b"passing words" in part.body]
+        self.assertEqual([part.body for part in kept], [])
 
     async def test_ignored_senders_stay_silent(self) -> None:
         """A reader who ignores the sender is told nothing of what all others share."""
