@@ -76,7 +76,7 @@ class LiveTests(FeedCase):
         await self.compare()
 
     async def test_what_was_made_for_readers_goes_with_the_next_event(self) -> None:
-        """Of what readers with different counts were told of an event, nothing stays when the room goes on."""
+        """Of what readers with different counts were told of an event, nothing stays after the next."""
         for count, reader in enumerate(READERS, 1):
             nid = (await self.world.session(reader)).user_nid
             self.world.supply.counts_by[nid, self.room.nid] = UnreadCount(count)
