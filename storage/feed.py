@@ -79,6 +79,9 @@ class Flag(IntEnum):
     """The event is a redaction that applies."""
 
 
+_ONE_EXTREMITY = struct.Struct(">3q")
+
+
 @frozen
 class HeadMark:
     """Where a room stands after an entry: `head_seq`, greatest depth, forward extremities (event nids)."""
@@ -94,6 +97,9 @@ class HeadMark:
     @classmethod
     def unpack(cls, data: bytes) -> HeadMark:
         """Read what `pack` wrote."""
+        if len(data) == _ONE_EXTREMITY.size:
+            seq, depth, only = _ONE_EXTREMITY.unpack(data)
+            return cls(seq, depth, (only,))
         seq, depth, *extremities = struct.unpack(f">{len(data) // 8}q", data)
         return cls(seq, depth, tuple(extremities))
 

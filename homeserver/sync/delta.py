@@ -55,16 +55,20 @@ class Delta:
     def frame(self, rooms: Sequence[RoomPart], *, last: bool) -> bytes:
         """Give an object of the same shape with some of the rooms; the last one has all else too.
 
-        Only the last has `next_batch`, so a client that lost the rest begins again where it was.
+        Only the last has `next_batch`, so a client that lost the rest begins again where it was. An answer
+        of a megabyte is copied once.
         """
-        members = []
+        pieces = [b"{"]
         if last:
-            members.append(b'"next_batch":"%b"' % str(self.next_batch).encode())
-            members += self._beside_rooms()
-        sections = rooms_json(rooms)
-        if sections:
-            members.append(b'"rooms":{%b}' % sections)
-        return b"{%b}" % b",".join(members)
+            pieces.append(b'"next_batch":"%b"' % str(self.next_batch).encode())
+            for member in self._beside_rooms():
+                pieces += (b",", member)
+        if rooms:
+            pieces.append(b',"rooms":{' if last else b'"rooms":{')
+            pieces += room_pieces(rooms)
+            pieces.append(b"}")
+        pieces.append(b"}")
+        return b"".join(pieces)
 
     def _beside_rooms(self) -> list[bytes]:
         """Give the members that are not rooms and have anything in them."""
@@ -84,13 +88,14 @@ class Delta:
         return members
 
 
-def rooms_json(rooms: Sequence[RoomPart]) -> bytes:
-    """Give the members of `rooms`, one for each section that has a room."""
-    if len(rooms) == 1:
-        return b'"%b":{%b}' % (rooms[0].section.value.encode(), rooms[0].member)
+def room_pieces(rooms: Sequence[RoomPart]) -> list[bytes]:
+    """Give the members of `rooms` in pieces, one member for each section that has a room."""
     sections: dict[Section, list[bytes]] = {}
     for part in rooms:
-        sections.setdefault(part.section, []).append(part.member)
-    return b",".join(
-        b'"%b":{%b}' % (section.value.encode(), b",".join(parts)) for section, parts in sections.items()
-    )
+        sections.setdefault(part.section, []).extend((b",", part.member))
+    pieces: list[bytes] = []
+    for section, parts in sections.items():
+        parts[0] = b'%b"%b":{' % (b"," if pieces else b"", section.value.encode())
+        pieces += parts
+        pieces.append(b"}")
+    return pieces
