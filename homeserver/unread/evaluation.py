@@ -45,6 +45,8 @@ _CREATE: StateKey = ("m.room.create", "")
 _POWER_LEVELS: StateKey = ("m.room.power_levels", "")
 _MAY_CARRY_MENTION = (EventClass.MESSAGE, EventClass.ENCRYPTED)
 
+_NONE: frozenset[int] = frozenset()
+
 
 @frozen(eq=False)
 class Audience:
@@ -60,6 +62,9 @@ class Audience:
     """The count of changes to anybody's rules when these were read."""
     newcomers: Mapping[int, UserID] = field(factory=dict)
     """Users whose rules were not read yet, by nid."""
+    awaits: frozenset[int] = _NONE
+    """Memberships, by event nid, that were read before they were committed: until the feed brings them all
+    this holds in their own transaction alone, which may yet fail."""
 
     def after(self, user_id: UserID, nid: int, *, joined: bool) -> Audience:
         """Give who may have unread counts once a local user is, or is no longer, joined."""
@@ -67,7 +72,7 @@ class Audience:
             return self
         if joined:
             users, newcomers = {**self.users, user_id: nid}, {**self.newcomers, nid: user_id}
-            return Audience(users, self.members + 1, self.rules, self.version, newcomers)
+            return evolve(self, users=users, members=self.members + 1, newcomers=newcomers)
         users = {user: each for user, each in self.users.items() if user != user_id}
         return evolve(self, users=users, members=self.members - 1)
 
@@ -99,30 +104,37 @@ class UnreadVerdicts:
     def rows(self, tx: Transaction, entries: Sequence[NewEntry]) -> list[Rows]:
         """Give the rows of verdicts on the events of entries about to be committed."""
         found: list[Rows] = []
+        moving: dict[int | None, frozenset[int]] = {}
+        for entry in entries:
+            if entry.flags & Flag.MEMBERSHIP:
+                moving[entry.room_nid] = moving.get(entry.room_nid, _NONE) | {entry.ref or 0}
         for entry in entries:
             stored = entry.payload
             if entry.kind == Kind.EVENT and isinstance(stored, StoredEvent):
-                found += self._judge(tx, stored)
+                found += self._judge(tx, stored, moving.get(entry.room_nid, _NONE))
         return found
 
     def noted(self, room_nid: int, nid: int) -> Noted | None:
         """Give what this process found out about an event it committed lately."""
         return self._noted.get((room_nid, nid))
 
-    def audience(self, tx: Transaction, room_nid: int) -> Audience:
-        """Give who may have unread counts in a room, from memory or the database."""
+    def audience(self, tx: Transaction, room_nid: int, moving: frozenset[int] = _NONE) -> Audience:
+        """Give who may have unread counts in a room, from memory or the database.
+
+        `moving` are the memberships of the room that this transaction writes, by event nid.
+        """
         known, version, moves = self._rooms.get(room_nid), self._version, self._moves
-        if known is None:
+        if known is None or known.awaits not in (_NONE, moving):
             local = memberships.local_members(tx, room_nid)
             members = sum(memberships.servers(tx, room_nid).values())
-            known = Audience({UserID(user): nid for user, nid in local.items()}, members, {}, -1)
+            known = Audience({UserID(user): nid for user, nid in local.items()}, members, {}, -1, {}, moving)
         if known.version == version:
             if not known.newcomers:
                 return known
             rules = {**known.rules, **self._rules.of(tx, known.newcomers)}
         else:
             rules = dict(self._rules.of(tx, {nid: user for user, nid in known.users.items()}))
-        made = Audience(known.users, known.members, rules, version)
+        made = evolve(known, rules=rules, version=version, newcomers={})
         with self._lock:
             if moves == self._moves:
                 self._rooms[room_nid] = made
@@ -162,18 +174,21 @@ class UnreadVerdicts:
     def _followed(self, known: Audience, entry: Entry) -> Audience | None:
         """Give the audience after a membership; None where it is not for certain or not of a local user."""
         stored = entry.payload
+        if known.awaits and entry.ref not in known.awaits:
+            return None
         if not is_straight(entry) or entry.user_nid is None or not isinstance(stored, StoredEvent):
             return None
         user_id = UserID(stored.event.key[1])
         if server_of(user_id) != self._server_name:
             return None
+        known = evolve(known, awaits=known.awaits - {entry.ref})
         return known.after(user_id, entry.user_nid, joined=stored.event.membership == "join")
 
-    def _judge(self, tx: Transaction, stored: StoredEvent) -> list[Rows]:
+    def _judge(self, tx: Transaction, stored: StoredEvent, moving: frozenset[int]) -> list[Rows]:
         """Judge one event for everybody, and note what differs from the masks."""
         if stored.status is not Status.ACCEPTED:
             return []
-        audience = self.audience(tx, stored.room_nid)
+        audience = self.audience(tx, stored.room_nid, moving)
         event, room_nid = stored.event, stored.room_nid
         own = EventClass(classify(event))
         loud = mentions_room(event) and _may_notify_room(tx, stored)

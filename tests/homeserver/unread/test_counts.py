@@ -14,9 +14,10 @@ from homeserver.unread.evaluation import UnreadVerdicts
 from homeserver.unread.rules import Facts, MaskCache
 from protocol.identifiers import EventID, UserID
 from protocol.unread import BY_DEFAULT, HIGHLIGHT, SILENT, Judged, Verdict, classify, mentioned
-from storage.database import Transaction
+from storage.database import IntegrityError, Transaction
 from storage.engines import open_database
-from storage.feed import Kind, NewEntry
+from storage.feed import Flag, Kind, NewEntry
+from storage.memberships import PUT_MEMBERSHIP, Membership
 from storage.receipts import ReceiptRow, receipt_rows
 from storage.rows import run_all
 from tests.homeserver.sync.world import NOW, SERVER, World
@@ -154,6 +155,21 @@ class CountTests(TestCase):
         for user in (ERIN, FAR, BOB):
             await self.room.member(user, user, "leave")
             await self.audience_size()
+
+    async def test_a_membership_that_is_not_committed_changes_no_audience(self) -> None:
+        """Who could not leave, the transaction having failed, is in the audience as before."""
+        dave = (await self.world.session(DAVE)).user_nid
+        moves = NewEntry(Kind.EVENT, int(Flag.MEMBERSHIP), self.room.nid, dave, 1, payload=self.room.sent[-1])
+        self.verdicts = UnreadVerdicts(self.rules, MaskCache(), SERVER)
+
+        def leave_and_fail(tx: Transaction) -> None:
+            PUT_MEMBERSHIP.run(tx, [(self.room.nid, dave, int(Membership.LEAVE), 1, 1)])
+            self.verdicts.rows(tx, [moves])
+            raise IntegrityError("the database refuses something else of the batch")
+
+        with self.assertRaises(IntegrityError):
+            await self.database.write(leave_and_fail)
+        await self.audience_size()
 
     async def audience_size(self) -> int:
         """See that the room's audience in memory is that of the database; give the count of members."""
