@@ -22,10 +22,11 @@ from homeserver.single_flight import SingleFlight
 from protocol.errors import NotFound
 from protocol.events import Event
 from protocol.identifiers import EventID, RoomID, ServerName, StateKey, UserID
+from protocol.redaction import redact_event
 from protocol.room_versions import RoomVersion
 from storage import events, heads, memberships
 from storage.database import Database, Transaction
-from storage.feed import Entry, HeadMark
+from storage.feed import Entry, HeadMark, is_change
 from storage.heads import HeadRow
 
 HEAD_BYTES = 4_000
@@ -99,6 +100,13 @@ class RoomHead:
         """Give the resolved state under `keys`; keys without state are absent."""
         return events_of(await self.cached.get(keys))
 
+    async def shown(self, keys: Iterable[StateKey]) -> dict[StateKey, Event]:
+        """Give the same as others may be shown it: as redactions leave it."""
+        return {
+            key: stored.event if stored.redacted_by is None else redact_event(stored.event)
+            for key, stored in (await self.cached.get(keys)).items()
+        }
+
 
 @frozen(eq=False)
 class _Loaded:
@@ -170,6 +178,8 @@ class Heads:
             if entry.head is None or entry.room_nid is None:
                 continue
             current = self._heads.get(entry.room_nid)
+            if current is not None and is_change(entry):
+                current.cached.forget()
             if current is None:
                 if entry.room_nid in self._under_way:
                     self._behind[entry.room_nid] = entry

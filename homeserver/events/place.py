@@ -56,7 +56,7 @@ class Place:
 class HeadState:
     """State events of one room at one root, loaded when first asked for; absent keys are remembered too."""
 
-    __slots__ = ("_events", "_reader", "_room_nid", "root")
+    __slots__ = ("_changes", "_events", "_reader", "_room_nid", "root")
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class HeadState:
         self._room_nid = room_nid
         self.root = root
         self._events = events if events is not None else {}
+        self._changes = 0
 
     def __len__(self) -> int:
         """Count the keys that are loaded."""
@@ -93,8 +94,10 @@ class HeadState:
         wanted = frozenset(keys)
         missing = [key for key in wanted if key not in self._events]
         if missing:
+            changes = self._changes
             loaded = await self._reader.events(self._room_nid, self.root, missing)
-            self._remember({key: loaded.get(key) for key in missing})
+            if changes == self._changes:
+                self._remember({key: loaded.get(key) for key in missing})
             known = {key: self._events.get(key) or loaded.get(key) for key in wanted}
         else:
             known = {key: self._events[key] for key in wanted}
@@ -114,6 +117,11 @@ class HeadState:
         for key in keys:
             events.pop(key, None)
         return HeadState(self._reader, self._room_nid, root, events)
+
+    def forget(self) -> None:
+        """Forget what is loaded, and what is being loaded: an event of the room is something else now."""
+        self._events.clear()
+        self._changes += 1
 
     def snapshot(self) -> Mapping[StateKey, StoredEvent | None]:
         """Give a copy of what is loaded, for use on another thread."""

@@ -104,5 +104,5 @@ async def head_of(heads: Heads, nids: Nids, room_id: RoomID) -> RoomHead:
 
 async def stripped_state(head: RoomHead, inviter: UserID) -> list[Event]:
     """Give the events an invited or knocking user's server is shown."""
-    state = await head.state((*STRIPPED, (MEMBER, inviter)))
+    state = await head.shown((*STRIPPED, (MEMBER, inviter)))
     return list(state.values())

@@ -115,7 +115,7 @@ class Published:
 
 async def summary_of(head: RoomHead, joined: int) -> JsonObject:
     """Describe a room for people who look for one; fields of a wrong type are left out."""
-    state = await head.state((event_type, "") for event_type in _STATE)
+    state = await head.shown((event_type, "") for event_type in _STATE)
     contents: dict[str, Mapping[str, Any]] = {key[0]: event.content for key, event in state.items()}
 
     def text(event_type: str, field: str) -> str | None:

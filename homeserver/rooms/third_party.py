@@ -62,7 +62,7 @@ class IssuedInvites:
                 that holds no more, or the rules refuse the invite.
         """
         key = (THIRD_PARTY_INVITE, proof.token)
-        issued = (await head.state((key,))).get(key)
+        issued = (await head.shown((key,))).get(key)
         if issued is None or issued.sender != proof.sender:
             raise Forbidden("No such third-party invite was issued by the sender")
         signing = signing_key(proof.signed, issued.content)

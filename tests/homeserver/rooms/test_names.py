@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from homeserver.rooms.published import DirectoryQuery
+from homeserver.rooms.inviting import stripped_state
+from homeserver.rooms.published import DirectoryQuery, summary_of
 from protocol.errors import BadAlias, Forbidden, InvalidParam, NotFound, RoomInUse
 from protocol.events import EventDraft
 from protocol.identifiers import RoomAlias, RoomID
@@ -37,6 +38,21 @@ class NamesTests:
         self.house = await start_house(self.database)
         self.aliases = self.house.rooms.aliases
         self.published = self.house.rooms.published
+
+    async def test_what_was_redacted_is_shown_to_nobody(self) -> None:
+        """Neither the directory nor who is invited learns a name that was redacted, though it was known."""
+        room_id = await self.house.room(name="a secret")
+        room_nid = await self.house.core.nids.room(room_id)
+        head = await self.house.core.heads.get(room_nid)
+        self.assertEqual((await summary_of(head, 1))["name"], "a secret")
+        named = (await self.house.state(room_id))["m.room.name", ""]
+        redaction = EventDraft(room_id, "m.room.redaction", ALICE, {}, redacts=named.event_id)
+        await self.house.core.events.send(redaction, now=NOW)
+        head = await self.house.core.heads.get(room_nid)
+        self.assertNotIn("name", await summary_of(head, 1))
+        shown = {event.type: event.content for event in await stripped_state(head, ALICE)}
+        self.assertEqual(shown["m.room.name"], {})
+        self.assertEqual(shown["m.room.member"]["membership"], "join")
 
     async def test_outsiders_keep_off(self) -> None:
         """Only its maker, or a member with the level, removes an alias; none is moved (security: C5)."""
