@@ -40,6 +40,8 @@ _COPIED: Final = (
     "m.room.power_levels",
     "m.room.pinned_events",
 )
+_SAID: Final = ("m.room.name", "m.room.avatar", "m.room.topic")
+"""What of it is copied as redactions leave it; the rest protects the room, redacted or not."""
 
 
 @frozen(eq=False)
@@ -67,6 +69,7 @@ class Upgrades:
         if user_id not in head.local_members or power.user(user_id) < power.event(TOMBSTONE, True):
             raise Forbidden("You may not upgrade this room")
         old = await head.state([("m.room.create", ""), *((event_type, "") for event_type in _COPIED)])
+        old |= await head.shown((event_type, "") for event_type in _SAID)
         spec = _spec(user_id, head, version, creators, old)
         new_id = await self.creation.create(spec, now)
         await self._carry_bans(head, new_id, user_id, now)

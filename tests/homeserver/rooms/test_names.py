@@ -54,6 +54,19 @@ class NamesTests:
         self.assertEqual(shown["m.room.name"], {})
         self.assertEqual(shown["m.room.member"]["membership"], "join")
 
+    async def test_an_upgrade_brings_nothing_redacted_back(self) -> None:
+        """A topic that was redacted is empty in the new room; what protects the room comes along."""
+        room_id = await self.house.room(name="tea", topic="a secret")
+        await self.house.put(room_id, "m.room.encryption", {"algorithm": "m.megolm.v1.aes-sha2"})
+        for event_type in ("m.room.topic", "m.room.encryption"):
+            event_id = (await self.house.state(room_id))[event_type, ""].event_id
+            redaction = EventDraft(room_id, "m.room.redaction", ALICE, {}, redacts=event_id)
+            await self.house.core.events.send(redaction, now=NOW)
+        new_id = await self.house.rooms.upgrades.upgrade(ALICE, room_id, V12, [], NOW)
+        self.assertEqual(await self.house.content(new_id, "m.room.name"), {"name": "tea"})
+        self.assertEqual(await self.house.content(new_id, "m.room.topic"), {})
+        self.assertIn("algorithm", await self.house.content(new_id, "m.room.encryption"))
+
     async def test_outsiders_keep_off(self) -> None:
         """Only its maker, or a member with the level, removes an alias; none is moved (security: C5)."""
         room_id = await self.house.room(alias=TEA, invite=(BOB,))
