@@ -56,5 +56,5 @@ def read_head(data: bytes, most: int) -> Head | None:
     values: dict[bytes, list[bytes]] = {}
     for line in lines:
         name, _, value = line.partition(b":")
-        values.setdefault(name.lower(), []).append(value.strip())
+        values.setdefault(name.lower(), []).append(value.strip(b" \t"))
     return None if values.keys() & _FOR_TWISTED else Head(found[1], HeadFields(values))

@@ -74,6 +74,9 @@ class HeadTests(SynchronousTestCase):
         self.assertEqual(head.fields.getRawHeaders(b"HOST"), [b"a"])
         self.assertEqual(head.fields.getRawHeaders(b"x", ()), [b"b", b"c"])
         self.assertEqual(head.fields.getRawHeaders(b"y", ()), ())
+        odd = read_head(b"GET / HTTP/1.1\r\nA: \t\x0bv\x0c \r\n\r\n", 1)
+        assert odd is not None
+        self.assertEqual(odd.fields.getRawHeaders(b"a"), [b"\x0bv\x0c"])
         self.assertIsNotNone(read_head(HEAD, 3))
         self.assertIsNone(read_head(HEAD, 2))
         for other in (
