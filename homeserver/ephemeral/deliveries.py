@@ -159,20 +159,25 @@ class DeliveryMarks:
             stretches = {user_nid: (self._had.get(user_nid, pos), pos) for user_nid, pos in due.items()}
             for user_nid, pos in due.items():
                 self._note(user_nid, pos)
-            moved = await self._moved(stretches)
-            if moved:
-                await self._write(moved, self.clock.now_ms())
-                for mark in moved:
-                    self._tell_servers(mark)
+            reach = max(1, self.stores.feed.reach)
+            near = {user: stretch for user, stretch in stretches.items() if stretch[0] >= reach}
+            await self._tell(await self._moved(near))
+            for user_nid in stretches.keys() - near.keys():
+                await self._tell(await self._moved_from_afar(user_nid, stretches[user_nid]))
         finally:
             self._armed = False
             if self._due:
                 self._arm()
 
-    async def _moved(self, stretches: Mapping[int, _Stretch]) -> list[_Moved]:
-        """Find what came to users in their stretches of the feed."""
-        reach = self.stores.feed.reach
-        near = {user: stretch for user, stretch in stretches.items() if stretch[0] >= reach}
+    async def _tell(self, moved: Sequence[_Moved]) -> None:
+        """Write marks, and tell the senders here and on other servers."""
+        if moved:
+            await self._write(moved, self.clock.now_ms())
+        for mark in moved:
+            self._tell_servers(mark)
+
+    async def _moved(self, near: Mapping[int, _Stretch]) -> list[_Moved]:
+        """Find what came to users in their stretches of the feed, all of them in memory."""
         found: list[_Moved] = []
         entries = self.stores.feed.since(min(after for after, _ in near.values())) if near else None
         for room_nid, events in _by_room(entries or ()).items():
@@ -182,25 +187,25 @@ class DeliveryMarks:
                     after, upto = near[user_nid]
                     nids = [entry.ref for entry in events if after < entry.pos <= upto and entry.ref]
                     found += await self._mark(head, user_id, user_nid, nids)
-        for user_nid, stretch in stretches.items():
-            if user_nid not in near:
-                found += await self._moved_from_afar(user_nid, stretch)
         return found
 
     async def _moved_from_afar(self, user_nid: int, stretch: _Stretch) -> list[_Moved]:
-        """Find what came to a user who was away for longer than the feed is in memory."""
+        """Find what came to a user who was away for longer than the feed is in memory, or has a new device.
+
+        What another device had already is no news: only events behind the mark of their room count.
+        """
         database = self.stores.database
         rooms = await database.read(memberships.rooms_of_user, user_nid, [Membership.JOIN])
         bounds = [Bounds(room.room_nid, *stretch, MAX_SPAN) for room in rooms[-MAX_ROOMS:]]
         newest = await database.read(spans.newest, bounds)
+        marks = await database.read(deliveries.of_user, user_nid, [each.room_nid for each in bounds])
         user_id = (await self.stores.nids.user_ids([user_nid]))[user_nid]
         found: list[_Moved] = []
         for room_nid, events in _by_room(each for of_room in newest.values() for each in of_room).items():
-            head = await self._small(room_nid)
+            nids = [entry.ref for entry in events if entry.ref and entry.ref > marks.get(room_nid, 0)]
+            head = await self._small(room_nid) if nids else None
             if head is not None and user_id in head.local_members:
-                found += await self._mark(
-                    head, user_id, user_nid, [entry.ref for entry in events if entry.ref]
-                )
+                found += await self._mark(head, user_id, user_nid, nids)
         return found
 
     async def _small(self, room_nid: int) -> RoomHead | None:

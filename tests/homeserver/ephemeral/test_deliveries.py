@@ -90,6 +90,18 @@ class DeliveriesContract:
             await self._catches_up(BOB)
             self.assertEqual(await self._told(ALICE, start), [(last, BOB)])
 
+    async def test_a_second_device_is_no_news(self) -> None:
+        """A first sync of what another device had already tells nobody anything."""
+        await self._say()
+        self.marks.begins(await self._user(BOB))
+        await self._catches_up(BOB)
+        told, marks = self.place.core.feed.position, self.marks
+        renewed = DeliveryMarks(marks.server_name, 20, marks.clock, marks.stores, marks.send_edu)
+        self.place.passing = evolve(self.place.passing, deliveries=renewed)
+        self.marks.begins(await self._user(BOB))
+        await self._catches_up(BOB)
+        self.assertEqual(self.place.core.feed.position, told)
+
     async def test_who_is_not_told(self) -> None:
         """Nobody in large rooms, nobody of what was there before, no ignored sender."""
         start = self.place.core.feed.position
