@@ -205,8 +205,11 @@ class DeviceKeys:
         """Forget how many keys are left where that has changed. A listener of the feed."""
         for entry in entries:
             if entry.kind in (Kind.DEVICE_KEYS, Kind.DEVICE_LIST) and entry.user_nid is not None:
-                self._changes += 1
-                self._counts.pop(entry.user_nid, None)
+                self._forget(entry.user_nid)
+
+    def _forget(self, user_nid: int) -> None:
+        self._changes += 1
+        self._counts.pop(user_nid, None)
 
     async def device_list(self, user_id: UserID) -> JsonObject:
         """Give a local user's devices with their keys, as other servers see them; raises `NotFound`."""
@@ -222,6 +225,8 @@ class DeviceKeys:
 
     async def _tell_counts(self, user_nids: Sequence[int]) -> None:
         """Let every worker know that users' devices have more or fewer keys."""
+        for user_nid in user_nids:
+            self._forget(user_nid)  # it is so, even if nobody can be told
         entries = tuple(NewEntry(Kind.DEVICE_KEYS, user_nid=nid) for nid in user_nids)
         await self.persister.commit(Write(entries=entries))
 

@@ -9,8 +9,10 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from homeserver.devices.key_checks import check_device_keys, check_key
 from homeserver.devices.keys import MAX_ONE_TIME_KEYS, Upload
+from homeserver.events.write import Write
 from protocol.errors import BadJson, InvalidParam, MatrixError
 from protocol.identifiers import DeviceID, UserID
+from storage.database import DatabaseGone
 from storage.engines import open_database
 from storage.feed import Kind
 from tests.homeserver.ephemeral.helpers import OTHER, PHONE, STRANGER, ZOE, Place, second_place, start_place
@@ -46,6 +48,7 @@ class DeviceKeysTests:
     assertEqual: Any
     assertRaises: Any
     assertNotIn: Any
+    patch: Any
 
     async def _start(self) -> None:
         self.place = await start_place(self.database)
@@ -60,6 +63,21 @@ class DeviceKeysTests:
     async def _claim(self, user_id: UserID = ALICE) -> list[str]:
         found = await self.keys.claim({user_id: {PHONE: SIGNED}})
         return list(found["one_time_keys"].get(user_id, {}).get(PHONE, {}))
+
+    async def test_a_key_handed_out_is_not_counted_though_nobody_can_be_told(self) -> None:
+        """If the feed cannot be written once a key is handed out, this worker counts it no more."""
+        await self._start()
+        await self._upload(one_time(1, 2, 3))
+        session = await self.place.session()
+        self.assertEqual((await self.keys.counts(session)).one_time, {SIGNED: 3})
+
+        async def fail(_write: Write) -> None:
+            raise DatabaseGone("no COMMIT comes through")
+
+        self.patch(self.keys.persister, "commit", fail)
+        with self.assertRaises(DatabaseGone):
+            await self._claim()
+        self.assertEqual((await self.keys.counts(session)).one_time, {SIGNED: 2})
 
     async def test_nonsense(self) -> None:
         """Nonsense in any field of an upload is refused, and nothing is stored (security: E1)."""
