@@ -27,7 +27,7 @@ PUT = Statement(
 )
 _BY_NID = f"SELECT {_COLUMNS} FROM deliveries WHERE delivery_nid IN ?"
 _PLACE_OF = "SELECT depth, event_nid FROM deliveries WHERE room_nid = ? AND user_nid = ?"
-_OF_USER = "SELECT room_nid, event_nid FROM deliveries WHERE user_nid = ? AND room_nid IN ?"
+_OF_USER = "SELECT room_nid, depth, event_nid FROM deliveries WHERE user_nid = ? AND room_nid IN ?"
 _SENDERS = (
     "SELECT DISTINCT sender_nid FROM (SELECT sender_nid FROM events WHERE room_nid = ? AND status = 0"
     " AND (depth, event_nid) > (?, ?) AND (depth, event_nid) <= (?, ?)"
@@ -58,9 +58,10 @@ def by_nids(tx: Transaction, nids: Sequence[int]) -> list[DeliveryRow]:
     return [mark._replace(event_id=unescape(mark.event_id)) for mark in map(DeliveryRow._make, rows)]
 
 
-def of_user(tx: Transaction, user_nid: int, room_nids: Sequence[int]) -> dict[int, int]:
-    """Give the nid of the event at which a user's mark stands, for those of the rooms that have one."""
-    return dict(tx.all(_OF_USER, (user_nid, list(room_nids)))) if room_nids else {}
+def of_user(tx: Transaction, user_nid: int, room_nids: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Give where in history (depth, nid) a user's mark stands, for those of the rooms that have one."""
+    rows = tx.all(_OF_USER, (user_nid, list(room_nids))) if room_nids else []
+    return {room_nid: (depth, event_nid) for room_nid, depth, event_nid in rows}
 
 
 def senders_up_to(

@@ -82,7 +82,6 @@ _ROOMS_OF_USER = """
 _ONE = "SELECT membership, event_nid, forgotten FROM memberships WHERE room_nid = ? AND user_nid = ?"
 _MEMBERS = "SELECT user_nid, event_nid FROM memberships WHERE room_nid = ? AND membership = ?"
 _COUNTS = "SELECT membership, count(*) FROM memberships WHERE room_nid = ? GROUP BY membership"
-_ROOMS_OF_SERVER = "SELECT room_nid FROM room_servers WHERE server = ? AND members > 0"
 
 
 class UserRoom(NamedTuple):
@@ -144,8 +143,3 @@ def members(tx: Transaction, room_nid: int, membership: Membership) -> dict[int,
 def counts(tx: Transaction, room_nid: int) -> dict[int, int]:
     """Give how many users have each membership."""
     return {row[0]: row[1] for row in tx.all(_COUNTS, (room_nid,))}
-
-
-def rooms_of_server(tx: Transaction, server: str) -> list[int]:
-    """Give the rooms in which a server has joined members."""
-    return [int(row[0]) for row in tx.all(_ROOMS_OF_SERVER, (server,))]

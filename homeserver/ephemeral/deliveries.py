@@ -44,6 +44,9 @@ MAX_ROOMS: Final = 100
 INTERVAL_SECONDS: Final = 1.0
 _Stretch = tuple[int, int]
 """Two positions of the feed: what a user had, and has now."""
+_Place = tuple[int, int]
+"""A place in history: depth and nid."""
+_NOWHERE: Final = (-1, 0)
 
 
 class Ignored(Protocol):
@@ -202,10 +205,10 @@ class DeliveryMarks:
         user_id = (await self.stores.nids.user_ids([user_nid]))[user_nid]
         found: list[_Moved] = []
         for room_nid, events in _by_room(each for of_room in newest.values() for each in of_room).items():
-            nids = [entry.ref for entry in events if entry.ref and entry.ref > marks.get(room_nid, 0)]
-            head = await self._small(room_nid) if nids else None
+            head = await self._small(room_nid)
             if head is not None and user_id in head.local_members:
-                found += await self._mark(head, user_id, user_nid, nids)
+                nids = [entry.ref for entry in events if entry.ref]
+                found += await self._mark(head, user_id, user_nid, nids, marks.get(room_nid, _NOWHERE))
         return found
 
     async def _small(self, room_nid: int) -> RoomHead | None:
@@ -217,15 +220,16 @@ class DeliveryMarks:
         return head if 1 < sum(head.servers.values()) <= self.most_members else None
 
     async def _mark(
-        self, head: RoomHead, user_id: UserID, user_nid: int, nids: Sequence[int]
+        self, head: RoomHead, user_id: UserID, user_nid: int, nids: Sequence[int], mark: _Place = _NOWHERE
     ) -> list[_Moved]:
-        """Give the mark that moves to the last of some events, if others sent any of them."""
+        """Give the mark that moves from `mark` to the last of some events, if others sent any behind it."""
         found = await self.stores.events.by_nid(head.room_nid, nids[-MAX_SPAN:])
-        if not found:
+        new = [each for each in found.values() if (each.depth, each.nid) > mark]
+        if not new:
             return []
         ignored = await self.stores.ignored.of(user_nid)
-        senders = {each.event.sender for each in found.values()} - ignored - {user_id}
-        last = max(found.values(), key=lambda each: (each.depth, each.nid))
+        senders = {each.event.sender for each in new} - ignored - {user_id}
+        last = max(new, key=lambda each: (each.depth, each.nid))
         return [_Moved(head, user_id, user_nid, last, senders)] if senders else []
 
     async def _write(self, moved: Sequence[_Moved], now: int) -> None:
