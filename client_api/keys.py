@@ -65,9 +65,8 @@ class Keys:
         """POST /keys/upload."""
         asker, body = call.requester, call.body
         session = Session(asker.user_id, asker.user_nid, asker.device_id)
-        counts = await self.keys.upload(
-            session, Upload(body.device_keys, body.one_time_keys, body.fallback_keys), call.now
-        )
+        upload = Upload(body.device_keys, body.one_time_keys, body.fallback_keys)
+        counts = await self.keys.upload(session, upload)
         return {"one_time_key_counts": dict(counts)}
 
     async def query(self, call: Call[QueryKeys]) -> Reply:

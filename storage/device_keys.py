@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from storage.database import Transaction
-from storage.rows import Rows, Statement
 
 _PUT_KEYS = (
     "INSERT INTO device_keys (user_nid, device_id, keys) VALUES (?, ?, ?)"
@@ -40,10 +39,10 @@ _UNUSED = "SELECT algorithm FROM fallback_keys WHERE user_nid = ? AND device_id 
 _TABLES = ("device_keys", "one_time_keys", "fallback_keys")
 _STREAM = "SELECT stream_id FROM device_list_streams WHERE user_nid = ?"
 
-BUMP_STREAM = Statement(
+_COUNT_CHANGES = (
     "INSERT INTO device_list_streams (user_nid, stream_id) VALUES (?, ?)"
-    " ON CONFLICT (user_nid) DO UPDATE SET stream_id = device_list_streams.stream_id + excluded.stream_id",
-    key=1,
+    " ON CONFLICT (user_nid) DO UPDATE SET stream_id = device_list_streams.stream_id + excluded.stream_id"
+    " RETURNING stream_id"
 )
 
 
@@ -132,16 +131,11 @@ def stream_of(tx: Transaction, user_nid: int) -> int:
     return int(row[0]) if row is not None else 0
 
 
-def next_stream(tx: Transaction, user_nid: int) -> int:
-    """Count a change of a user's devices, and give its number, which no other change has."""
-    row = tx.one(f"{BUMP_STREAM.sql} RETURNING stream_id", (user_nid, 1))
+def next_streams(tx: Transaction, user_nid: int, count: int) -> int:
+    """Count changes of a user's devices, and give the number of the last, which no other change has."""
+    row = tx.one(_COUNT_CHANGES, (user_nid, count))
     assert row is not None
     return int(row[0])
-
-
-def bump_rows(user_nid: int) -> Rows:
-    """Give the row that counts a change of a user's devices."""
-    return Rows(BUMP_STREAM, ((user_nid, 1),))
 
 
 def delete_devices(tx: Transaction, user_nid: int, device_ids: Collection[str]) -> None:

@@ -11,12 +11,13 @@ from attrs import frozen
 
 from homeserver.accounts.last_seen import LastSeen
 from homeserver.accounts.sessions import check_display_name
+from homeserver.devices.news import DeviceChange, DeviceNews
 from homeserver.events.nids import Nids
 from homeserver.events.persister import Persister
 from homeserver.events.write import Write
 from protocol.errors import NotFound
 from protocol.identifiers import DeviceID, UserID
-from storage import device_keys, devices, sessions
+from storage import devices, sessions
 from storage.database import Database
 from storage.devices import DeviceRow
 from storage.feed import Kind, NewEntry
@@ -30,6 +31,7 @@ class Devices:
     database: Database
     persister: Persister
     nids: Nids
+    news: DeviceNews
     last_seen: LastSeen
 
     async def of_user(self, user_nid: int) -> Sequence[DeviceRow]:
@@ -54,8 +56,11 @@ class Devices:
         check_display_name(display_name)
         await self.one(user_nid, device_id)
         # Others see the name beside the keys, so the device list has changed.
-        rows = (devices.rename_rows(user_nid, device_id, display_name), device_keys.bump_rows(user_nid))
-        await self.persister.commit(Write(rows, (NewEntry(Kind.DEVICE_LIST, user_nid=user_nid),)))
+        change = DeviceChange(device_id, display_name=display_name)
+        rows, entries = await self.news.of(user_nid, [change])
+        await self.persister.commit(
+            Write((devices.rename_rows(user_nid, device_id, display_name), *rows), entries)
+        )
 
     async def remove(self, user_nid: int, device_ids: Collection[str]) -> None:
         """Remove devices; those that are not there do not matter."""
@@ -82,17 +87,19 @@ class Devices:
     ) -> None:
         open_sessions = await self.database.read(sessions.of_user, user_nid)
         ended = [session.session_nid for session in open_sessions if session.device_id in going]
+        changes = [DeviceChange(device_id, deleted=True) for device_id in going]
+        news_rows, news_entries = await self.news.of(user_nid, changes)
         write = Write(
             (
                 *rows,
                 *devices.removal_rows(user_nid, going),
                 *sessions.end_rows(ended),
-                device_keys.bump_rows(user_nid),
+                *news_rows,
             ),
             (
                 *entries,
                 *(NewEntry(Kind.SESSION, user_nid=user_nid, ref=nid) for nid in ended),
-                NewEntry(Kind.DEVICE_LIST, user_nid=user_nid),
+                *news_entries,
             ),
         )
         await self.persister.commit(write)

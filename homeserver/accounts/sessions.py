@@ -21,6 +21,7 @@ from homeserver.accounts.session_cache import CachedToken, SessionCache
 from homeserver.accounts.standing import check_active, check_may_log_in
 from homeserver.accounts.token_key import SessionClaims, TokenKey, hash_refresh_token, make_refresh_token
 from homeserver.config.sections import Sessions as Lifetimes
+from homeserver.devices.news import DeviceChange, DeviceNews
 from homeserver.events.nids import Nids
 from homeserver.events.persister import Persister
 from homeserver.events.write import Write
@@ -82,6 +83,7 @@ class SessionStores:
     persister: Persister
     nids: Nids
     cache: SessionCache
+    news: DeviceNews
     last_seen: LastSeen
 
 
@@ -218,8 +220,13 @@ class Sessions:
 
     async def _drop_devices(self, user_nid: int, device_ids: Sequence[str]) -> None:
         """Remove devices that are too many, with their sessions."""
-        rows = devices.removal_rows(user_nid, device_ids)
-        await self._stores.persister.commit(Write(rows, (NewEntry(Kind.SESSION, user_nid=user_nid),)))
+        changes = [DeviceChange(device_id, deleted=True) for device_id in device_ids]
+        rows, entries = await self._stores.news.of(user_nid, changes)
+        write = Write(
+            (*devices.removal_rows(user_nid, device_ids), *rows),
+            (NewEntry(Kind.SESSION, user_nid=user_nid), *entries),
+        )
+        await self._stores.persister.commit(write)
 
     async def _end_session_of(self, user_nid: int, device_id: str) -> None:
         """End the session that a device has."""

@@ -29,6 +29,7 @@ from homeserver.accounts.upkeep import AccountUpkeep
 from homeserver.accounts.user_directory import UserDirectory
 from homeserver.config.sections import Config
 from homeserver.core import Core
+from homeserver.devices.news import DeviceNews
 from homeserver.http.rate_limits import RateLimiter
 from homeserver.threads import Threads
 
@@ -57,7 +58,8 @@ def make_keepsakes(core: Core, default_rules: DefaultPushRules) -> Keepsakes:
     data = AccountData(core.database, core.persister, core.nids, default_rules)
     ignored = IgnoredUsers(data)
     core.feed.add_cache(ignored.apply)
-    devices = Devices(core.database, core.persister, core.nids, last_seen)
+    news = DeviceNews(core.author.server_name, core.database, core.nids, core.clock)
+    devices = Devices(core.database, core.persister, core.nids, news, last_seen)
     direct, push_rules, rule_sets = DirectRooms(data, core.nids), UserPushRules(data), RuleSets()
     core.feed.add_cache(rule_sets.apply)
     return Keepsakes(last_seen, devices, data, ignored, direct, push_rules, rule_sets)
@@ -110,7 +112,7 @@ def make_accounts(
     passwords = Passwords(workers, config.auth.password)
     key, cache = TokenKey(neighbours.token_seed, name), SessionCache()
     core.feed.add_cache(cache.apply)
-    stores = SessionStores(database, persister, core.nids, cache, keepsakes.last_seen)
+    stores = SessionStores(database, persister, core.nids, cache, keepsakes.devices.news, keepsakes.last_seen)
     accounts = Accounts(database, persister, passwords, keepsakes.devices, neighbours.rooms)
 
     def note_new(user_nid: int, fields: Mapping[str, str]) -> None:

@@ -15,21 +15,20 @@ from attrs import Factory, define, frozen
 from twisted.internet.defer import Deferred, gatherResults
 
 from homeserver.devices.key_checks import check_device_keys, check_key
-from homeserver.devices.outbox import queued
+from homeserver.devices.news import DeviceChange, DeviceNews
 from homeserver.devices.to_device import UserDevices
 from homeserver.events.nids import Nids
 from homeserver.events.persister import Persister
 from homeserver.events.write import Write
 from homeserver.sync.session import Session
 from homeserver.sync.suppliers import KeyCounts
-from protocol.canonical_json import JsonObject, encode
+from protocol.canonical_json import JsonObject
 from protocol.errors import InvalidParam, MatrixError, NotFound
 from protocol.identifiers import DeviceID, ServerName, UserID, server_of
-from storage import device_keys, shared_rooms
+from storage import device_keys
 from storage.database import Database, Transaction
 from storage.device_keys import FallbackKey, OneTimeKey
 from storage.feed import Entry, Kind, NewEntry
-from storage.rows import Rows
 
 MAX_ONE_TIME_KEYS: Final = 200
 MAX_COUNTED: Final = 50_000
@@ -69,13 +68,14 @@ class DeviceKeys:
     persister: Persister
     nids: Nids
     devices: UserDevices
+    news: DeviceNews
     remote: RemoteKeys
     _counts: dict[int, dict[str, KeyCounts]] = Factory(dict)
     """By user nid and device."""
     _changes: int = 0
     """Counts forgotten so far: what was read while it moved is not kept."""
 
-    async def upload(self, session: Session, upload: Upload, now: int) -> Mapping[str, int]:
+    async def upload(self, session: Session, upload: Upload) -> Mapping[str, int]:
         """Store a device's keys and give the counts of its one-time keys.
 
         Raises:
@@ -97,37 +97,12 @@ class DeviceKeys:
         if one_time or fallback:
             await self._tell_counts([session.user_nid])
         if changed:
-            await self.changed(session.user_id, session.device_id, deleted=False, now=now)
+            await self.changed(session.user_nid, session.device_id)
         return (await self.counts(session)).one_time
 
-    async def changed(self, user_id: UserID, device_id: DeviceID, *, deleted: bool, now: int) -> None:
-        """Tell everybody who shares a room that a local user's device is not what it was, or is gone.
-
-        The change takes its number first, in a commit of its own: a number whose change nobody hears of
-        makes other servers ask for the whole list with the next one, which is what they should do then.
-        """
-        user_nid = await self.nids.user(user_id)
-        rows: list[Rows] = []
-        entries = [NewEntry(Kind.DEVICE_LIST, user_nid=user_nid)]
-        stream_id = await self.database.write(device_keys.next_stream, user_nid)
-        edu = encode(
-            {
-                "edu_type": "m.device_list_update",
-                "content": {
-                    "user_id": user_id,
-                    "device_id": device_id,
-                    "stream_id": stream_id,
-                    "prev_id": [stream_id - 1] if stream_id > 1 else [],
-                    "deleted": deleted,
-                },
-            }
-        )
-        for server in await self.database.read(shared_rooms.servers_of_user, user_nid):
-            if server != self.server_name:
-                edu_rows, entry = await queued(self.nids, ServerName(server), edu, now)
-                rows.append(edu_rows)
-                entries.append(entry)
-        await self.persister.commit(Write(tuple(rows), tuple(entries)))
+    async def changed(self, user_nid: int, device_id: DeviceID) -> None:
+        """Tell everybody who shares a room that a local user's device is not what it was."""
+        await self.persister.commit(Write(*await self.news.of(user_nid, [DeviceChange(device_id)])))
 
     async def remote_changed(self, user_nid: int) -> None:
         """Tell local users that the devices of another server's user changed."""

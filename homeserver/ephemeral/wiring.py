@@ -9,6 +9,7 @@ from attrs import frozen
 
 from homeserver.core import Core
 from homeserver.devices.keys import DeviceKeys, RemoteKeys
+from homeserver.devices.news import DeviceNews
 from homeserver.devices.to_device import ToDeviceMessages, UserDevices
 from homeserver.ephemeral.deliveries import DeliveryMarks, DeliveryStores, Ignored
 from homeserver.ephemeral.incoming import IncomingEdus, SpeakingRights
@@ -67,7 +68,8 @@ def make_passing(core: Core, outside: Outside, *, presence: bool, delivery_membe
     presences = Presences(name, presence, clock, ring, sharing, send_edu)
     to_device = ToDeviceMessages(name, core.database, core.persister, nids, devices)
     core.feed.add_cache(to_device.apply)
-    keys = DeviceKeys(name, core.database, core.persister, nids, devices, outside.remote)
+    news = DeviceNews(name, core.database, nids, clock)
+    keys = DeviceKeys(name, core.database, core.persister, nids, devices, news, outside.remote)
     core.feed.add_cache(keys.apply)
     stores = DeliveryStores(
         core.feed, core.database, core.persister, core.heads, core.stored, nids, outside.ignored

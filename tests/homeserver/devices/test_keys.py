@@ -16,7 +16,7 @@ from storage.database import DatabaseGone
 from storage.engines import open_database
 from storage.feed import Kind
 from tests.homeserver.ephemeral.helpers import OTHER, PHONE, STRANGER, ZOE, Place, second_place, start_place
-from tests.homeserver.events.helpers import ALICE, BOB, NOW
+from tests.homeserver.events.helpers import ALICE, BOB
 from tests.storage.helpers import REACTOR, PostgresCase, SqliteCase
 
 SIGNED = "signed_curve25519"
@@ -58,7 +58,7 @@ class DeviceKeysTests:
         self, one_time: dict[str, Any] | None = None, fallback: Any = None, device_keys: Any = None
     ) -> Any:
         upload = Upload(device_keys, one_time or {}, fallback or {})
-        return await self.keys.upload(await self.place.session(), upload, NOW)
+        return await self.keys.upload(await self.place.session(), upload)
 
     async def _claim(self, user_id: UserID = ALICE) -> list[str]:
         found = await self.keys.claim({user_id: {PHONE: SIGNED}})
@@ -243,9 +243,9 @@ class PostgresDeviceKeysTests(DeviceKeysTests, PostgresCase):
     async def test_changes_at_once_have_numbers_of_their_own(self) -> None:
         """Changes of devices through two workers at once are told under different numbers, without a hole."""
         one, two = await self._both()
+        alice = await one.core.nids.user(ALICE)
         changes = [
-            Deferred.fromCoroutine(place.passing.keys.changed(ALICE, PHONE, deleted=False, now=NOW))
-            for place in (one, two) * 5
+            Deferred.fromCoroutine(place.passing.keys.changed(alice, PHONE)) for place in (one, two) * 5
         ]
         await gatherResults(changes)
         rows = await self.database.read(lambda tx: tx.all("SELECT edu FROM outbound_edus"))

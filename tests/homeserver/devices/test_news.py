@@ -1,0 +1,78 @@
+"""News of devices: what other servers are told when a device gets another name, or is gone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from homeserver.accounts.devices import Devices
+from homeserver.accounts.last_seen import LastSeen
+from homeserver.devices.news import DeviceNews
+from protocol.identifiers import ServerName
+from storage import devices
+from storage.feed import Kind
+from tests.homeserver.ephemeral.helpers import OTHER, STRANGER, Place, start_place
+from tests.homeserver.events.helpers import ALICE, NOW
+from tests.storage.helpers import PostgresCase, SqliteCase
+
+
+class DeviceNewsContract:
+    """Alice, who shares a room with a user of another server, and her devices."""
+
+    database: Any
+    assertEqual: Any
+
+    async def _start(self) -> tuple[Place, Devices, int]:
+        place = await start_place(self.database)
+        core = place.core
+        news = DeviceNews(core.author.server_name, core.database, core.nids, core.clock)
+        served = Devices(core.database, core.persister, core.nids, news, LastSeen(core.database))
+        alice = await core.nids.user(ALICE)
+        for device_id in ("PHONE", "DESK", "OLD"):
+            await core.database.write(devices.ensure, alice, device_id, None, NOW)
+        return place, served, alice
+
+    async def _told(self) -> list[tuple[ServerName, dict[str, Any]]]:
+        """Give what is queued, in order."""
+        rows = await self.database.read(
+            lambda tx: tx.all("SELECT server, edu FROM outbound_edus ORDER BY edu_nid")
+        )
+        return [(ServerName(row[0]), json.loads(bytes(row[1]))["content"]) for row in rows]
+
+    async def test_a_new_name(self) -> None:
+        """A server that shares a room learns a device's new name, and local users that the list changed."""
+        place, served, alice = await self._start()
+        since = place.core.feed.position
+        await served.rename(alice, "PHONE", "Alice's phone")
+        ((server, content),) = await self._told()
+        self.assertEqual((server, content["device_id"]), (OTHER, "PHONE"))
+        self.assertEqual(content["device_display_name"], "Alice's phone")
+        self.assertEqual((content["stream_id"], content["prev_id"], content["deleted"]), (1, [], False))
+        self.assertEqual(await place.entries(Kind.DEVICE_LIST, since), 1)
+
+    async def test_devices_that_are_gone(self) -> None:
+        """Each device that is removed is told, under numbers that follow one another; others are not."""
+        _, served, alice = await self._start()
+        await served.remove(alice, ["DESK", "NEVER", "OLD"])
+        await served.remove_all(alice, keep="PHONE")
+        told = [content for _, content in await self._told()]
+        self.assertEqual([each["device_id"] for each in told], ["DESK", "OLD"])
+        self.assertEqual([each["stream_id"] for each in told], [1, 2])
+        self.assertEqual([each["prev_id"] for each in told], [[], [1]])
+        self.assertEqual([each["deleted"] for each in told], [True, True])
+
+    async def test_who_shares_nothing(self) -> None:
+        """Nobody elsewhere is told of the devices of a user who shares no room with them."""
+        place, served, _ = await self._start()
+        stranger = await place.core.nids.user(STRANGER)
+        await place.core.database.write(devices.ensure, stranger, "PHONE", None, NOW)
+        await served.remove(stranger, ["PHONE"])
+        self.assertEqual(await self._told(), [])
+
+
+class SqliteDeviceNewsTest(DeviceNewsContract, SqliteCase):
+    """On SQLite."""
+
+
+class PostgresDeviceNewsTest(DeviceNewsContract, PostgresCase):
+    """On PostgreSQL."""
