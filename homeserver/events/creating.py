@@ -29,7 +29,8 @@ from homeserver.events.persister import Persister
 from homeserver.events.place import Place
 from homeserver.events.preparing import Preparation
 from homeserver.events.stored import StoredEvent
-from homeserver.events.write import Write
+from homeserver.events.write import Poisoned, Write
+from protocol.errors import Unavailable
 from protocol.events import EventDraft
 from protocol.identifiers import RoomID, StateKey
 from protocol.room_versions import RoomVersion
@@ -40,6 +41,9 @@ from storage.state_trie import EMPTY_ROOT, StateRoot
 from storage.transactions import TransactionKey
 from storage.trie_format import NodeName
 from storage.trie_nodes import run_walk
+
+TRIES = 10
+"""Moments tried for a room whose ID another worker has taken."""
 
 
 @frozen(eq=False)
@@ -127,21 +131,34 @@ class NewRooms:
         event; all others get the room's ID here. Raises `Forbidden` when the rules refuse one of them: then
         there is no room.
         """
-        if version.room_id_is_create_hash:
-            now = self._moments.take(now)
+        for _ in range(TRIES):
+            if version.room_id_is_create_hash:
+                now = self._moments.take(now)
+            beginning = await self._begin(version, drafts, now)
+            place, events = beginning.place, tuple(beginning.events)
+            room_id = events[0].event.room_id
+            try:
+                await self._persister.commit(_joined(beginning, room_id, txn))
+            except Poisoned:
+                # Another worker may have begun a room alike at the same moment, under the same hash.
+                if not version.room_id_is_create_hash or not await self._preparation.nids.known_room(room_id):
+                    raise
+                continue
+            row = nids.RoomRow(place.room_nid, room_id, version.id)
+            return NewRoom(self._preparation.nids.remember_room(row), events)
+        raise Unavailable("Too many rooms like this one begin at this moment")
+
+    async def _begin(self, version: RoomVersion, drafts: Sequence[EventDraft], now: int) -> _Beginning:
+        """Build the first events of a room, on a number of its own."""
         rooms = self._preparation.nids.new_rooms
         await rooms.ready(1)
         place = Place(RoomID(""), rooms.take(), version, HeadMark(0, 0, ()), (), EMPTY_ROOT)
         beginning = _Beginning(place, self._author, now)
         create = beginning.add(await self._preparation.prepare(place.room_nid, drafts[0]))
-        room_id = create.event.room_id
         for draft in drafts[1:]:
-            prepared = await self._preparation.prepare(place.room_nid, evolve(draft, room_id=room_id))
-            beginning.add(prepared)
-        await self._persister.commit(_joined(beginning, room_id, txn))
-        row = nids.RoomRow(place.room_nid, room_id, version.id)
-        room = self._preparation.nids.remember_room(row)
-        return NewRoom(room, tuple(beginning.events))
+            named = evolve(draft, room_id=create.event.room_id)
+            beginning.add(await self._preparation.prepare(place.room_nid, named))
+        return beginning
 
 
 def _joined(beginning: _Beginning, room_id: RoomID, txn: TransactionKey | None) -> Write:

@@ -12,6 +12,7 @@ from homeserver.feed.following import Follower
 from protocol.errors import Forbidden
 from protocol.events import EventDraft
 from protocol.identifiers import UserID
+from protocol.room_versions import V12
 from storage import events, feed, heads, memberships
 from storage.database import Database, Transaction
 from storage.engines import open_database
@@ -19,7 +20,17 @@ from storage.events import EventRow
 from storage.feed import Entry
 from storage.migrate import migrate
 from storage.transactions import TransactionKey
-from tests.homeserver.events.helpers import ALICE, BOB, NOW, SERVER, Worker, membership, message, start_worker
+from tests.homeserver.events.helpers import (
+    ALICE,
+    BOB,
+    NOW,
+    SERVER,
+    Worker,
+    beginning,
+    membership,
+    message,
+    start_worker,
+)
 from tests.storage.helpers import REACTOR, PostgresCase
 
 
@@ -63,6 +74,17 @@ class SeveralWritersTests(PostgresCase):
         head = (await self.database.read(heads.get, [room_nid]))[room_nid]
         self.assertEqual(head.mark.extremities, (entries[-1].ref,))
         self.assertEqual(head.root, entries[-1].root)
+
+    async def test_rooms_begun_alike_at_one_moment(self) -> None:
+        """Two workers make rooms alike at one moment: each is a room of its own, under its own hash."""
+        workers = await self.workers(2)
+        drafts = beginning(None, V12, ALICE)
+        makes = [Deferred.fromCoroutine(workers[n % 2].rooms.create(V12, drafts, now=NOW)) for n in range(6)]
+        made = await gatherResults(makes, consumeErrors=True)
+        self.assertEqual(len({each.room.room_id for each in made}), 6)
+        for each in made:
+            stored = await self.database.read(heads.get, [each.room.nid])
+            self.assertEqual(stored[each.room.nid].mark.extremities, (each.events[-1].nid,))
 
     async def test_lost_heads_are_built_anew_in_order(self) -> None:
         """Two workers send to one room: all events are there, in one line, though many lost the race."""
