@@ -1,4 +1,4 @@
-"""Figures of the state trie: `python bench/state_trie.py [--compare]`, from the top of the checkout.
+"""Figures of the state trie: `python -m bench.state_trie [--compare]`, from the top of the checkout.
 
 A room of 100,000 members and 300 other entries. Prints the cost of a change, of comparing states and of
 reading from the database; with `--compare`, of other fan-outs and leaf sizes too. The median of some runs,
