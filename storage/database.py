@@ -103,7 +103,7 @@ class DatabaseGone(Exception):
 
 
 class UnknownOutcome(DatabaseGone):
-    """The connection was lost during COMMIT: the transaction may or may not have happened."""
+    """The connection to PostgreSQL was lost during COMMIT: it may or may not have happened."""
 
 
 class IntegrityError(Exception):

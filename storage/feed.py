@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import NamedTuple
 
 from attrs import frozen
 
@@ -23,8 +24,13 @@ _LOCK = 0x706C616974  # any number will do, as long as all workers agree
 
 _COLUMNS = "pos, kind, flags, room_nid, user_nid, ref, root, head"
 _TAIL = "SELECT coalesce((SELECT pos FROM feed ORDER BY pos DESC LIMIT 1), 0)"
-_LOCKED_TAIL = f"SELECT pg_advisory_xact_lock({_LOCK}), pg_notify('{CHANNEL}', ?); {_TAIL}"
-_LOCK_ONLY = f"SELECT pg_advisory_xact_lock({_LOCK})"
+_LOCKED_TAIL = (
+    f"SELECT pg_advisory_xact_lock({_LOCK}), pg_notify('{CHANNEL}', ?); {_TAIL}, pg_current_xact_id()::text"
+)
+_STATUS = f"""
+    SELECT pg_advisory_xact_lock({_LOCK});
+    SELECT CASE WHEN ?::xid8 < pg_snapshot_xmax(pg_current_snapshot()) THEN pg_xact_status(?::xid8) END
+"""
 _APPEND = Often(f"INSERT INTO feed ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)")
 _BETWEEN = f"SELECT {_COLUMNS} FROM feed WHERE pos > ? AND pos <= ? ORDER BY pos LIMIT ?"
 _ROOM_BETWEEN = (
@@ -164,17 +170,27 @@ def _entry(row: Row) -> Entry:
     )
 
 
-def append(tx: Transaction, entries: Sequence[NewEntry], writer: str) -> int:
-    """Write `entries` as the last statement of a transaction and give the first one's position.
+class Appended(NamedTuple):
+    """Where entries were written."""
+
+    first: int
+    """The position of the first."""
+    transaction: str | None
+    """PostgreSQL's name for the transaction, by which it can be asked what became of it."""
+
+
+def append(tx: Transaction, entries: Sequence[NewEntry], writer: str) -> Appended:
+    """Write `entries` as the last statement of a transaction.
 
     On PostgreSQL this takes the feed's lock until COMMIT and notifies the other workers; `writer` names
     this process to them.
     """
-    row = tx.one(_LOCKED_TAIL, (writer,)) if tx.dialect is Dialect.POSTGRES else tx.one(_TAIL)
+    on_postgres = tx.dialect is Dialect.POSTGRES
+    row = tx.one(_LOCKED_TAIL, (writer,)) if on_postgres else tx.one(_TAIL)
     assert row is not None
     first = int(row[0]) + 1
     tx.many(_APPEND, [entry.row(pos) for pos, entry in enumerate(entries, first)])
-    return first
+    return Appended(first, row[1] if on_postgres else None)
 
 
 def tail(tx: Transaction) -> int:
@@ -184,17 +200,21 @@ def tail(tx: Transaction) -> int:
     return int(row[0])
 
 
-def contains(tx: Transaction, first: int, entries: Sequence[NewEntry]) -> bool:
-    """Tell whether exactly these entries stand from position `first` on.
+def is_committed(tx: Transaction, appended: Appended, entries: Sequence[NewEntry]) -> bool:
+    """Tell whether the transaction that wrote `entries` was committed; for PostgreSQL, which may not say.
 
-    Waits for whoever holds the feed's lock, so the answer is final: this settles a COMMIT whose outcome
-    is unknown. Two transactions never write the same rows, since event nids and `head_seq` differ.
+    Waits for whoever holds the feed's lock, so the answer is final. A server that took over from a lost one
+    may know nothing of the transaction, or give its number to another: so the rows are looked at too.
     """
-    if tx.dialect is Dialect.POSTGRES:
-        tx.one(_LOCK_ONLY)
-    last = first + len(entries) - 1
-    found = tx.all(_BETWEEN, (first - 1, last, len(entries)))
-    return [tuple(row) for row in found] == [entry.row(pos) for pos, entry in enumerate(entries, first)]
+    row = tx.one(_STATUS, (appended.transaction, appended.transaction))
+    assert row is not None
+    if row[0] == "aborted":
+        return False
+    last = appended.first + len(entries) - 1
+    found = tx.all(_BETWEEN, (appended.first - 1, last, len(entries)))
+    return [tuple(each) for each in found] == [
+        entry.row(pos) for pos, entry in enumerate(entries, appended.first)
+    ]
 
 
 def between(tx: Transaction, after: int, upto: int, limit: int) -> list[Entry]:

@@ -22,7 +22,6 @@ from storage.database import (
     Dialect,
     IntegrityError,
     Row,
-    UnknownOutcome,
     is_single_statement,
 )
 from storage.statements import (
@@ -209,16 +208,12 @@ class SqliteSession:
             raise _translate(error) from error
 
     def _commit(self, cursor: sqlite3.Cursor) -> None:
-        """Commit; a failure that leaves the transaction open is undone and so certain."""
+        """Commit; what fails has not happened, for SQLite undoes it, or leaves it open to be undone."""
         try:
             cursor.execute("COMMIT")
         except sqlite3.Error as error:
-            connection = self._connection
-            certain = connection is not None and connection.in_transaction
             self._roll_back()
-            if certain or isinstance(error, sqlite3.IntegrityError):
-                raise _translate(error) from error
-            raise UnknownOutcome(str(error)) from error
+            raise _translate(error) from error
 
     def _roll_back(self) -> None:
         """Undo; a connection that cannot is given up."""

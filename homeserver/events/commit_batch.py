@@ -17,7 +17,7 @@ from homeserver.events.write import Build, HeadMoved, TakenBack, TransactionRepe
 from protocol.identifiers import EventID
 from storage import feed, heads, transactions
 from storage.database import Transaction
-from storage.feed import NewEntry
+from storage.feed import Appended, NewEntry
 from storage.heads import HeadRow, HeadUpdate
 from storage.rows import Rows, run_all
 from storage.transactions import TransactionKey
@@ -51,8 +51,8 @@ class Result:
     writes: list[Outcome]
     builds: list[list[Outcome]]
     entries: list[NewEntry]
-    first_pos: int
-    """The position of the first of `entries`."""
+    place: Appended | None
+    """Where `entries` were written; None if there are none."""
 
 
 @define(eq=False)
@@ -77,8 +77,8 @@ def commit_batch(tx: Transaction, batch: Batch, writer: str, attempt: Attempt) -
     run_all(tx, (rows for write in kept for rows in write.rows))
     entries = [entry for write in kept for entry in write.entries]
     run_all(tx, batch.more_rows(tx, entries))
-    first_pos = feed.append(tx, entries, writer) if entries else 0
-    attempt.result = Result(outcomes, built, entries, first_pos)
+    place = feed.append(tx, entries, writer) if entries else None
+    attempt.result = Result(outcomes, built, entries, place)
     return attempt.result
 
 

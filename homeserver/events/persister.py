@@ -41,7 +41,7 @@ MAX_QUEUED_BYTES = 64 * 1024 * 1024
 SETTLE_WAITS = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between tries to learn the outcome of a COMMIT; after them the callers are told of failure."""
 COMMIT_TRIES = 3
-"""Times a batch is tried of which each COMMIT ends unknown and has not happened, as on a full disk."""
+"""Times a batch is tried of which each COMMIT is lost and has not happened."""
 
 BuildOutcome = Committed | Exception
 
@@ -226,20 +226,21 @@ class Persister:
         raise DatabaseGone("No COMMIT comes through")
 
     async def _has_happened(self, attempt: Attempt, unknown: UnknownOutcome) -> bool:
-        """Look for the batch's own entries in the feed; raises `unknown` again if nobody can tell."""
+        """Ask the database what became of the batch; raises `unknown` again if nobody can tell."""
         result = attempt.result
-        if result is None or not result.entries:
+        if result is None or result.place is None:
             raise unknown
         for seconds in SETTLE_WAITS:
             try:
-                return await self._database.write(feed.contains, result.first_pos, result.entries)
+                return await self._database.write(feed.is_committed, result.place, result.entries)
             except DatabaseGone:
                 await self._clock.sleep(seconds)
         raise unknown
 
     async def _tell(self, taken: list[_Waiting], result: Result) -> None:
         """Give the feed its entries, then answer in order."""
-        entries = [entry.at(pos) for pos, entry in enumerate(result.entries, result.first_pos)]
+        first = 0 if result.place is None else result.place.first
+        entries = [entry.at(pos) for pos, entry in enumerate(result.entries, first)]
         if entries and (failure := await self._deliver(entries)) is not None:
             self._answer([(waiting, failure) for waiting in taken])
             return

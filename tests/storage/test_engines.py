@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import resource
+import stat
 import threading
+from pathlib import Path
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
 from protocol.errors import Unavailable
-from storage.database import Database, DatabaseGone, IntegrityError, Transaction, single_statement
+from storage.database import (
+    Database,
+    DatabaseGone,
+    IntegrityError,
+    Transaction,
+    UnknownOutcome,
+    single_statement,
+)
 from storage.engines import open_database
 from storage.workers import Workers
 from tests.storage.helpers import REACTOR, PostgresCase, SqliteCase
@@ -227,11 +237,27 @@ class DatabaseContract:
 class SqliteTests(DatabaseContract, SqliteCase):
     """SQLite keeps the contract."""
 
+    async def test_a_commit_that_fails_has_not_happened(self) -> None:
+        """When a full disk fails COMMIT, that is known: nothing is written, and the next write is."""
+        await self.fill()
+        written = Path(self.url.removeprefix("sqlite:///") + "-wal").stat().st_size
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+        def fill_the_disk(tx: Transaction) -> None:
+            put(tx, (1, "x", b"c" * 8192))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (written, limits[1]))
+
+        try:
+            with self.assertRaises(DatabaseGone) as caught:
+                await self.database.write(fill_the_disk)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        self.assertNotIsInstance(caught.exception, UnknownOutcome)
+        await self.database.write(put, (2, "y", b""))
+        self.assertEqual(await self.database.read(rows_of), [(2, "y", b"")])
+
     async def test_the_file_is_private(self) -> None:
         """The database file can be read by its owner alone."""
-        import stat
-        from pathlib import Path
-
         mode = Path(self.url.removeprefix("sqlite:///")).stat().st_mode
         self.assertEqual(stat.S_IMODE(mode), 0o600)
 

@@ -36,6 +36,8 @@ class Failing:
         self.failures: list[tuple[bool, Exception]] = []
         self.full = False
         """Every COMMIT of a group is lost."""
+        self.meanwhile: list[NewEntry] = []
+        """What another worker commits right after a failure."""
 
     async def read(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Read."""
@@ -56,7 +58,11 @@ class Failing:
         if happens:
             await self._database.write(work, *args, **kwargs)
             raise error
-        return await self._database.write(undone)
+        try:
+            await self._database.write(undone)
+        finally:
+            if self.meanwhile:
+                await self._database.write(feed.append, self.meanwhile, "two")
 
     async def close(self) -> None:
         """Close."""
@@ -236,36 +242,6 @@ class PersisterTests:
         self.assertIsInstance(await outcome(follower), HeadMoved)
         self.assertEqual(await self.refs(), [10])
 
-    async def test_a_cut_commit_that_happened_is_not_repeated(self) -> None:
-        """When the connection breaks at COMMIT and the batch is there, it is answered and not doubled."""
-        await self.begin()
-        self.failing.failures = [(True, UnknownOutcome("cut")), (False, DatabaseGone("still away"))]
-        (done,) = await self.commit([room_write(1, None, 10, claim())])
-        self.assertIsInstance(done, Committed)
-        self.assertEqual(await self.refs(), [10])
-        self.assertEqual(self.feed.position, 1)
-
-    async def test_a_cut_commit_that_did_not_happen_is_repeated(self) -> None:
-        """When the connection breaks at COMMIT and the batch is not there, it is committed again."""
-        await self.begin()
-        self.failing.failures = [(False, UnknownOutcome("cut"))]
-        (done,) = await self.commit([room_write(1, None, 10, claim())])
-        self.assertIsInstance(done, Committed)
-        self.assertEqual(await self.refs(), [10])
-        self.assertEqual(await self.head_seq(1), 1)
-
-    async def test_commits_that_never_come_through_are_told(self) -> None:
-        """When each COMMIT is lost, as SQLite loses them on a full disk, callers are not left waiting."""
-        await self.begin()
-        self.failing.full = True
-        lost = self.persister.commit(room_write(1, None, 10, claim()))
-        self.go()
-        self.assertIsInstance(await outcome(lost), DatabaseGone)
-        self.failing.full = False
-        (again,) = await self.commit([room_write(1, None, 11, claim())])
-        self.assertIsInstance(again, Committed)
-        self.assertEqual(await self.refs(), [11])
-
     async def test_a_database_that_is_gone_is_told(self) -> None:
         """A batch that cannot reach the database fails, and so does what waits on it; then all goes on."""
         await self.begin()
@@ -290,4 +266,57 @@ class SqlitePersisterTests(PersisterTests, SqliteCase):
 
 
 class PostgresPersisterTests(PersisterTests, PostgresCase):
-    """On PostgreSQL."""
+    """On PostgreSQL, where nobody may hear what became of a COMMIT."""
+
+    async def test_a_cut_commit_that_happened_is_not_repeated(self) -> None:
+        """When the connection breaks at COMMIT and the batch is there, it is answered and not doubled."""
+        await self.begin()
+        self.failing.failures = [(True, UnknownOutcome("cut")), (False, DatabaseGone("still away"))]
+        (done,) = await self.commit([room_write(1, None, 10, claim())])
+        self.assertIsInstance(done, Committed)
+        self.assertEqual(await self.refs(), [10])
+        self.assertEqual(self.feed.position, 1)
+
+    async def test_a_cut_commit_that_did_not_happen_is_repeated(self) -> None:
+        """When the connection breaks at COMMIT and the batch is not there, it is committed again."""
+        await self.begin()
+        self.failing.failures = [(False, UnknownOutcome("cut"))]
+        (done,) = await self.commit([room_write(1, None, 10, claim())])
+        self.assertIsInstance(done, Committed)
+        self.assertEqual(await self.refs(), [10])
+        self.assertEqual(await self.head_seq(1), 1)
+
+    async def test_commits_that_never_come_through_are_told(self) -> None:
+        """When each COMMIT is lost, callers are not left waiting."""
+        await self.begin()
+        self.failing.full = True
+        lost = self.persister.commit(room_write(1, None, 10, claim()))
+        self.go()
+        self.assertIsInstance(await outcome(lost), DatabaseGone)
+        self.failing.full = False
+        (again,) = await self.commit([room_write(1, None, 11, claim())])
+        self.assertIsInstance(again, Committed)
+        self.assertEqual(await self.refs(), [11])
+
+    async def test_a_twin_is_not_taken_for_what_was_cut(self) -> None:
+        """What another worker has written alike, in the place of a COMMIT that did not happen, is not it."""
+        await self.begin()
+        entry = NewEntry(Kind.PROFILE, user_nid=7)
+        self.failing.failures = [(False, UnknownOutcome("cut"))]
+        self.failing.meanwhile = [entry]
+        (done,) = await self.commit([Write((), (entry,))])
+        assert isinstance(done, Committed)
+        self.assertEqual(done.pos, 2)
+        self.assertEqual(await self.refs(), [None, None])
+
+    async def test_a_server_that_took_over_is_believed_by_its_rows(self) -> None:
+        """A transaction that the server has not heard of is judged by its rows, and so is a committed one."""
+        await self.begin()
+        entry = NewEntry(Kind.PROFILE, user_nid=7)
+        own = await self.database.write(feed.append, [entry], "one")
+        for place, rows, answer in (
+            (own, [entry], True),
+            (own._replace(transaction=str(1 << 60)), [NewEntry(Kind.PROFILE, user_nid=8)], False),
+            (own, [NewEntry(Kind.PROFILE, user_nid=8)], False),
+        ):
+            self.assertEqual(await self.database.write(feed.is_committed, place, rows), answer)

@@ -37,7 +37,7 @@ class TailTests:
             NewEntry(Kind.EVENT, 0, 1, 2, ref, b"r" * 16, HeadMark(1, 2, (3, 4)), payload="own")
             for ref in refs
         ]
-        first = await self.database.write(feed.append, new, "someone")
+        first = (await self.database.write(feed.append, new, "someone")).first
         return [entry.at(pos) for pos, entry in enumerate(new, first)]
 
     async def test_own_entries_are_told_at_once(self) -> None:
