@@ -74,6 +74,10 @@ class _Waiting:
         return self.piece.size if isinstance(self.piece, Write) else 0
 
 
+_Answer = tuple[_Waiting, object]
+"""What a piece is to be told; an exception if it has failed."""
+
+
 def at_once(function: Callable[[], object]) -> None:
     """Start a batch with the first write that comes."""
     function()
@@ -150,12 +154,7 @@ class Persister:
         """Commit batch after batch until nothing waits."""
         try:
             while self._queue:
-                taken = self._take()
-                try:
-                    await self._commit_all(taken)
-                except Exception as error:
-                    log.failure("A group commit failed in an unforeseen way")
-                    self._answer([(each, error) for each in taken if not each.done.called])
+                self._tell(await self._commit_all(self._take()))
         finally:
             self._running = False
 
@@ -178,28 +177,38 @@ class Persister:
         self._bytes -= size
         return taken
 
-    async def _commit_all(self, taken: list[_Waiting]) -> None:
+    async def _commit_all(self, taken: list[_Waiting]) -> list[_Answer]:
         """Commit one batch; if the database refuses it, commit it room by room."""
         try:
             result = await self._commit(taken)
         except DatabaseGone as gone:
-            self._answer([(waiting, gone) for waiting in taken])
+            return [(waiting, gone) for waiting in taken]
         except Exception as error:
-            await self._commit_apart(taken, error)
-        else:
-            await self._tell(taken, result)
+            return await self._commit_apart(taken, error)
+        try:
+            return await self._answers(taken, result)
+        except Exception as error:
+            log.failure("A group commit failed in an unforeseen way")
+            return [(waiting, error) for waiting in taken]
 
-    async def _commit_apart(self, taken: list[_Waiting], error: Exception) -> None:
+    async def _commit_apart(self, taken: list[_Waiting], error: Exception) -> list[_Answer]:
         """Narrow a refused batch down: first to its rooms, then to single pieces."""
         if len(taken) == 1:
             log.error("The database refuses a write: {error!r}", error=error)
-            self._answer([(taken[0], Poisoned("The database refuses this"))])
-            return
+            return [(taken[0], Poisoned("The database refuses this"))]
         parts = _by_room(taken)
         if len(parts) == 1:
-            parts = [[waiting] for waiting in taken]
-        for part in parts:
-            await self._commit_all(part)
+            return await self._commit_in_turn(taken)
+        return [answer for part in parts for answer in await self._commit_all(part)]
+
+    async def _commit_in_turn(self, taken: list[_Waiting]) -> list[_Answer]:
+        """Commit the pieces of one room one by one; what follows one that fails is built on nothing."""
+        answers: list[_Answer] = []
+        for place, waiting in enumerate(taken):
+            answers += await self._commit_all([waiting])
+            if isinstance(answers[-1][1], Exception):
+                return answers + [(follower, HeadMoved()) for follower in taken[place + 1 :]]
+        return answers
 
     async def _commit(self, taken: list[_Waiting]) -> Result:
         """Run the transaction; settle an unknown outcome before anything else happens."""
@@ -237,23 +246,22 @@ class Persister:
                 await self._clock.sleep(seconds)
         raise unknown
 
-    async def _tell(self, taken: list[_Waiting], result: Result) -> None:
-        """Give the feed its entries, then answer in order."""
+    async def _answers(self, taken: list[_Waiting], result: Result) -> list[_Answer]:
+        """Give the feed its entries; then everybody may have an answer, in this order."""
         first = 0 if result.place is None else result.place.first
         entries = [entry.at(pos) for pos, entry in enumerate(result.entries, first)]
         if entries and (failure := await self._deliver(entries)) is not None:
-            self._answer([(waiting, failure) for waiting in taken])
-            return
+            return [(waiting, failure) for waiting in taken]
         places = iter(entries)
         writes, builds = iter(result.writes), iter(result.builds)
-        answers: list[tuple[_Waiting, object]] = []
+        answers: list[_Answer] = []
         for waiting in taken:
             if isinstance(waiting.piece, Write):
                 answers.append((waiting, _committed(next(writes), places)))
         for waiting in taken:
             if not isinstance(waiting.piece, Write):
                 answers.append((waiting, [_committed(outcome, places) for outcome in next(builds)]))
-        self._answer(answers)
+        return answers
 
     async def _deliver(self, entries: Sequence[Entry]) -> DatabaseGone | None:
         """Give the feed committed entries; it may have to read what others have committed before."""
@@ -267,21 +275,19 @@ class Persister:
                 return None
         return failure
 
-    def _answer(self, answers: Sequence[tuple[_Waiting, object]]) -> None:
-        """Tell everybody, in order, and then those in the queue that were built on what has failed."""
-        broken = {
-            waiting.room_nid
-            for waiting, answer in answers
-            if isinstance(answer, Exception) and waiting.room_nid is not None
-        }
-        followers = self._take_followers(broken) if broken else ()
+    def _tell(self, answers: Sequence[_Answer]) -> None:
+        """Tell everybody, failures first, in order, and with them what waits built on what has failed.
+
+        Whoever hears of a success may send at once, and must not build on what has failed beside it.
+        """
+        failed = [(waiting, answer) for waiting, answer in answers if isinstance(answer, Exception)]
+        broken = {waiting.room_nid for waiting, _ in failed if waiting.room_nid is not None}
+        failed += [(follower, HeadMoved()) for follower in self._take_followers(broken)] if broken else []
+        for waiting, error in failed:
+            waiting.done.errback(error)
         for waiting, answer in answers:
-            if isinstance(answer, Exception):
-                waiting.done.errback(answer)
-            else:
+            if not isinstance(answer, Exception):
                 waiting.done.callback(answer)
-        for waiting in followers:
-            waiting.done.errback(HeadMoved())
 
     def _take_followers(self, rooms: Set[int]) -> list[_Waiting]:
         """Take writes out of the queue whose room has not become what they were built on."""

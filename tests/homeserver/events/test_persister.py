@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 
 from homeserver.clock import Clock
 from homeserver.events.commit_batch import commit_batch
@@ -14,7 +14,7 @@ from homeserver.events.write import Committed, HeadMoved, Poisoned, TransactionR
 from homeserver.feed.tail import Feed
 from protocol.identifiers import EventID
 from storage import feed, heads, transactions
-from storage.database import Database, DatabaseGone, Transaction, UnknownOutcome
+from storage.database import Database, DatabaseGone, IntegrityError, Transaction, UnknownOutcome
 from storage.feed import HeadMark, Kind, NewEntry
 from storage.heads import HeadUpdate
 from storage.migrate import migrate
@@ -36,8 +36,8 @@ class Failing:
         self.failures: list[tuple[bool, Exception]] = []
         self.full = False
         """Every COMMIT of a group is lost."""
-        self.meanwhile: list[NewEntry] = []
-        """What another worker commits right after a failure."""
+        self.meanwhile: Callable[[Transaction], object] | None = None
+        """What another worker does right after each failure."""
 
     async def read(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Read."""
@@ -61,8 +61,8 @@ class Failing:
         try:
             await self._database.write(undone)
         finally:
-            if self.meanwhile:
-                await self._database.write(feed.append, self.meanwhile, "two")
+            if self.meanwhile is not None:
+                await self._database.write(self.meanwhile)
 
     async def close(self) -> None:
         """Close."""
@@ -231,6 +231,42 @@ class PersisterTests:
         self.assertIsInstance(after, HeadMoved)
         self.assertEqual(await self.head_seq(1), 1)
 
+    async def test_what_follows_a_poison_row_is_not_tried(self) -> None:
+        """It was built on what is not there, also where another worker has moved the counter to fit."""
+        await self.begin()
+        await self.commit([room_write(1, None, 10)])
+        theirs = HeadUpdate(1, 1, HeadMark(2, 2, (77,)), ROOT)
+        self.failing.failures = [(False, IntegrityError("poison"))] * 2
+        self.failing.meanwhile = lambda tx: heads.compare_and_set(tx, [theirs])
+        bad, after = await self.commit([room_write(1, 1, 11), room_write(1, 2, 12)])
+        self.assertIsInstance(bad, Poisoned)
+        self.assertIsInstance(after, HeadMoved)
+        self.assertEqual(await self.refs(), [10])
+
+    async def test_failures_are_told_first(self) -> None:
+        """Who hears of a success knows what has failed beside it; failures are told in their order."""
+        await self.begin()
+        told: list[str] = []
+
+        def begun(name: str, write: Write) -> Deferred[None]:
+            return self.persister.commit(write).addBoth(lambda _answer: told.append(name))
+
+        answers = [begun("stays", room_write(1, None, 10)), begun("fails", room_write(1, 7, 11))]
+        self.go()
+        answers.append(begun("waits", room_write(1, 8, 12)))
+        await gatherResults(answers)
+        self.assertEqual(told, ["fails", "waits", "stays"])
+        told.clear()
+        answers = [
+            begun("stays", room_write(2, None, 20)),
+            begun("poison", poison(room_write(2, 1, 21))),
+            begun("follows", room_write(2, 2, 22)),
+        ]
+        self.go()
+        answers.append(begun("waits", room_write(2, 3, 23)))
+        await gatherResults(answers)
+        self.assertEqual(told, ["poison", "follows", "waits", "stays"])
+
     async def test_a_waiting_write_is_turned_out_with_what_it_was_built_on(self) -> None:
         """A write that waits for the next batch falls with the one before it, even if the counter fits."""
         await self.begin()
@@ -303,7 +339,7 @@ class PostgresPersisterTests(PersisterTests, PostgresCase):
         await self.begin()
         entry = NewEntry(Kind.PROFILE, user_nid=7)
         self.failing.failures = [(False, UnknownOutcome("cut"))]
-        self.failing.meanwhile = [entry]
+        self.failing.meanwhile = lambda tx: feed.append(tx, [entry], "two")
         (done,) = await self.commit([Write((), (entry,))])
         assert isinstance(done, Committed)
         self.assertEqual(done.pos, 2)
