@@ -162,7 +162,7 @@ class World:
                 work(tx)
             if self.more_rows is not None:
                 run_all(tx, self.more_rows(tx, entries))
-            return feed_store.append(tx, entries, "test")
+            return feed_store.append(tx, entries, "test").first
 
         first = await self.database.write(write)
         made = [entry.at(pos) for pos, entry in enumerate(entries, first)]
