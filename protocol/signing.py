@@ -1,5 +1,7 @@
 """Ed25519 keys, signatures on JSON objects, and the base64 that both are written in.
 
+The arithmetic is libsodium's, by way of PyNaCl: docs/decisions/0006-libsodium.md.
+
 Source: appendices.md, "Signing JSON" and "Unpadded Base64".
 """
 
@@ -7,8 +9,8 @@ from __future__ import annotations
 
 import binascii
 
-from cryptography.exceptions import InvalidSignature as _BadSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from nacl.bindings import crypto_sign, crypto_sign_open, crypto_sign_seed_keypair
+from nacl.exceptions import BadSignatureError
 
 from protocol.canonical_json import JsonObject, encode
 from protocol.errors import BadJson, MatrixError, Unauthorized
@@ -58,20 +60,24 @@ def decode_base64(text: object) -> bytes:
 class VerifyKey:
     """The public half of an Ed25519 key."""
 
-    __slots__ = ("_key", "_raw")
+    __slots__ = ("_raw",)
 
     def __init__(self, raw: bytes) -> None:
         """Take the 32 bytes of the key; raises BadJson for any other length."""
         if len(raw) != KEY_BYTES:
             raise BadJson(f"An Ed25519 key has {KEY_BYTES} bytes")
         self._raw = raw
-        self._key = Ed25519PublicKey.from_public_bytes(raw)
 
     def verify(self, signature: bytes, message: bytes) -> None:
-        """See that `signature` is this key's on `message`; raises InvalidSignature."""
+        """See that `signature` is this key's on `message`; raises InvalidSignature.
+
+        A key of small order signs nothing: it would sign whatever one likes.
+        """
+        if len(signature) != SIGNATURE_BYTES:  # the bytes are joined: a shorter one would eat of the message
+            raise InvalidSignature(f"An Ed25519 signature has {SIGNATURE_BYTES} bytes")
         try:
-            self._key.verify(signature, message)
-        except _BadSignature:
+            crypto_sign_open(signature + message, self._raw)
+        except BadSignatureError:
             raise InvalidSignature("The signature is wrong") from None
 
     def __bytes__(self) -> bytes:
@@ -105,17 +111,17 @@ class SigningKey:
             raise ValueError(f"an Ed25519 seed has {KEY_BYTES} bytes")
         if not parse_key_id(key_id).startswith(f"{ALGORITHM}:"):
             raise ValueError("the key ID of an Ed25519 key begins with ed25519:")
-        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        public, self._key = crypto_sign_seed_keypair(seed)
         self.key_id = key_id
-        self.verify_key = VerifyKey(self._key.public_key().public_bytes_raw())
+        self.verify_key = VerifyKey(public)
 
     def sign(self, message: bytes) -> bytes:
         """Give the 64 bytes of the signature on `message`."""
-        return self._key.sign(message)
+        return crypto_sign(message, self._key)[:SIGNATURE_BYTES]
 
     def sign_base64(self, message: bytes) -> str:
         """Give the signature on `message` as it is written in JSON."""
-        return encode_base64(self._key.sign(message))
+        return encode_base64(self.sign(message))
 
     def __repr__(self) -> str:
         """Name the key without its secret."""

@@ -30,6 +30,10 @@ DOMAIN = ServerName("domain")
 SPEC_KEY = SigningKey(b64decode("YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1="), KeyID("ed25519:1"))
 ORDER = 2**252 + 27742317777372353535851937790883648493
 """The order of the group that Ed25519 computes in."""
+MESSAGE = b'{"a":1}'
+HONEST = "7767a3242dc9b58bbc68488c1265cc6cc5f26c6f3c88a5d55e901b0734dca572"
+MIXED = "6a84d583f06569edb3f5ed77df65544b27d6948b4f0b2cb76f33dd8413b20719"
+"""A public key, and the same plus a point of order 8."""
 
 
 class SignJsonTests(SynchronousTestCase):
@@ -179,6 +183,99 @@ class KeyTests(SynchronousTestCase):
         forged = signature[:32] + scalar.to_bytes(32, "little")
         with self.assertRaises(InvalidSignature):
             KEY.verify_key.verify(forged, b"x")
+
+    def test_corner_cases_are_judged_as_by_the_network(self) -> None:
+        """Points of small order and spellings of a point that are not its own are refused (security: K8).
+
+        Made by hand, and judged alike by Synapse, which checks by the same function; others (OpenSSL) let
+        points of small order pass.
+        """
+        for _, key, signature in (
+            (
+                "an honest one",
+                HONEST,
+                "7db0dc9222f3c183457ddde4c708de8e5ea6bf3d5c4404cca14b32729a05c32a"
+                "eec9da44b2e02cc007b44380a35101bc275553ed28755a3a2d33fa96b2f2550b",
+            ),
+            (
+                "a key off the main group, and a hash that is a multiple of 8",
+                MIXED,
+                "47cf6321efcbc6d6f2c4ef34e28ec5dc76dde8808b2cf08eac6b22249b17fe53"
+                "fd3868cd97bf6a38de93cbf87d5b7c6401194329a1541f295e6afa43e1028b0b",
+            ),
+        ):
+            VerifyKey(bytes.fromhex(key)).verify(bytes.fromhex(signature), MESSAGE)
+        for name, key, signature in (
+            (
+                "S above the order of the group",
+                HONEST,
+                "7db0dc9222f3c183457ddde4c708de8e5ea6bf3d5c4404cca14b32729a05c32a"
+                "db9dd0a1cc433f18de503b23824be0d0275553ed28755a3a2d33fa96b2f2551b",
+            ),
+            (
+                "R of small order",
+                HONEST,
+                "0100000000000000000000000000000000000000000000000000000000000000"
+                "f4a54b073c9d8dd6f8ca02590e55d3bd52f45fe930f8a37f3e61a4e7267e1701",
+            ),
+            (
+                "R of small order, and written with a y above the prime",
+                HONEST,
+                "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f"
+                "31e853a9099ab38409bc6b3bda2bb470242bb3e65401e32ec6b09400b4ec5306",
+            ),
+            (
+                "R off the main group by a point of order 8",
+                HONEST,
+                "6999d5cb5126005c325892f1c6eab824b310708befff12fbaf45dda050cb12f0"
+                "1df5bf2b9a1fcabe67ee04dd7c255806b71541dc78888123e642fae1b5249600",
+            ),
+            (
+                "a key off the main group, and a hash that is no multiple of 8",
+                MIXED,
+                "9b99ef6f54380d5420f7dffbc655ef02d710376c2f78419fe219d997efc88cc1"
+                "401b3490e2f81b69b1953d4edb126248c79211148aed42bed5ac49916e2b3a01",
+            ),
+            (
+                "a key of order 1",
+                "0100000000000000000000000000000000000000000000000000000000000000",
+                "7db0dc9222f3c183457ddde4c708de8e5ea6bf3d5c4404cca14b32729a05c32a"
+                "b168de3a00000000000000000000000000000000000000000000000000000000",
+            ),
+            (
+                "a key of order 1, and R too",
+                "0100000000000000000000000000000000000000000000000000000000000000",
+                "0100000000000000000000000000000000000000000000000000000000000000"
+                "0000000000000000000000000000000000000000000000000000000000000000",
+            ),
+            (
+                "a key of order 2",
+                "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+                "7db0dc9222f3c183457ddde4c708de8e5ea6bf3d5c4404cca14b32729a05c32a"
+                "b168de3a00000000000000000000000000000000000000000000000000000000",
+            ),
+            (
+                "a key of order 1, written with a y above the prime",
+                "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+                "7db0dc9222f3c183457ddde4c708de8e5ea6bf3d5c4404cca14b32729a05c32a"
+                "b168de3a00000000000000000000000000000000000000000000000000000000",
+            ),
+            (
+                "a key that is no point",
+                "0200000000000000000000000000000000000000000000000000000000000000",
+                "7db0dc9222f3c183457ddde4c708de8e5ea6bf3d5c4404cca14b32729a05c32a"
+                "b168de3a00000000000000000000000000000000000000000000000000000000",
+            ),
+        ):
+            with self.assertRaises(InvalidSignature, msg=name):
+                VerifyKey(bytes.fromhex(key)).verify(bytes.fromhex(signature), MESSAGE)
+
+    def test_no_byte_moves_between_signature_and_message(self) -> None:
+        """Signature and message are two things, wherever their bytes are cut apart."""
+        joined = KEY.sign(MESSAGE) + MESSAGE
+        for cut in (0, 32, 63, 65, len(joined)):
+            with self.assertRaises(InvalidSignature):
+                KEY.verify_key.verify(joined[:cut], joined[cut:])
 
     def test_lengths_are_exact(self) -> None:
         """Keys have 32 bytes and signatures 64, no more and no fewer (security: K8)."""
