@@ -39,6 +39,7 @@ from homeserver.feed.tail import Feed
 from homeserver.history.messages import PageRequest
 from homeserver.history.wiring import History, make_history
 from homeserver.sync.feed import SessionFeed
+from homeserver.sync.filters import ALL_EVENTS, EventFilter
 from homeserver.sync.session import Session
 from homeserver.sync.suppliers import KeyCounts
 from homeserver.sync.waiting import Waiters
@@ -104,7 +105,9 @@ class Quiet:
         """Let nobody type."""
         return {}
 
-    async def presence(self, session: Session, after: int | None) -> Sequence[bytes]:
+    async def presence(
+        self, session: Session, after: int | None, wanted: EventFilter = ALL_EVENTS
+    ) -> Sequence[bytes]:
         """Let nobody be there."""
         return ()
 

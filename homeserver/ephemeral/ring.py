@@ -11,10 +11,12 @@ from typing import Protocol
 
 from attrs import Factory, define, frozen
 
+from homeserver.sync.filters import ALL_EVENTS, EventFilter
 from homeserver.sync.session import Session
 from protocol.canonical_json import dumps
 from protocol.identifiers import UserID
 
+PRESENCE = "m.presence"
 OFFLINE = "offline"
 ONLINE = "online"
 UNAVAILABLE = "unavailable"
@@ -114,9 +116,11 @@ class EphemeralRing:
                 found[room_nid] = tuple(users)
         return found
 
-    async def presence(self, session: Session, after: int | None) -> Sequence[bytes]:
+    async def presence(
+        self, session: Session, after: int | None, wanted: EventFilter = ALL_EVENTS
+    ) -> Sequence[bytes]:
         """Give `m.presence` events that changed after `after`; None: of all who are not offline."""
-        if after is not None and after >= self.position:
+        if (after is not None and after >= self.position) or not wanted.allows_type(PRESENCE):
             return ()
         sight = await self.shared.sight(session)
         found = []
@@ -125,13 +129,15 @@ class EphemeralRing:
                 break
             if after is None and state.presence == OFFLINE:
                 continue
+            if not wanted.allows_sender(user_id):
+                continue
             if user_id == session.user_id or self.shared.sees(sight, user_id):
                 found.append(self.render(user_id, state))
         return found
 
     def render(self, user_id: UserID, state: PresenceState) -> bytes:
         """Give the `m.presence` event of a user as clients read it."""
-        return dumps({"type": "m.presence", "sender": user_id, "content": self.content(state)})
+        return dumps({"type": PRESENCE, "sender": user_id, "content": self.content(state)})
 
     def content(self, state: PresenceState) -> dict[str, object]:
         """Give what is told of a presence."""

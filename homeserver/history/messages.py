@@ -123,7 +123,7 @@ class Messages:
 
     async def page(self, asker: Asker, request: PageRequest) -> Page:
         """Give a page of what the asker may see."""
-        scan = _Scan()
+        scan = _Scan(more=request.wanted.allows_room(asker.access.room.room_id))
         while scan.more and len(scan.kept) < request.limit and scan.scanned < SCAN_BUDGET:
             missing = request.limit - len(scan.kept)
             unlikely_enough = scan.scanned > 0 or not request.wanted.passes_all

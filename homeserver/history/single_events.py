@@ -105,6 +105,8 @@ class SingleEvents:
         self, asker: Asker, last: ClientEvent, wanted: EventFilter, speakers: set[UserID]
     ) -> Sequence[bytes]:
         """Give the state at an event, the event included; with lazy loading the speakers alone of members."""
+        if not wanted.allows_room(asker.access.room.room_id):
+            return ()
         room_nid, root = last.room_nid, StateRoot(last.root_before or EMPTY_ROOT)
         if wanted.lazy_load_members:
             keys: list[StateKey] = [(MEMBER, speaker) for speaker in sorted(speakers)]

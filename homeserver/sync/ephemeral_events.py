@@ -12,11 +12,12 @@ from typing import Any
 
 import orjson
 
-from homeserver.sync.filters import EventFilter
 from homeserver.sync.suppliers import Delivery, Receipt
 from protocol.identifiers import UserID
 
 PRIVATE = "m.read.private"
+RECEIPT = "m.receipt"
+TYPING = "m.typing"
 DELIVERED = "org.plait.delivered"
 
 
@@ -67,18 +68,17 @@ def delivered_bytes(marks: Iterable[Delivery]) -> bytes:
 
 
 def ephemeral_of(
-    wanted: EventFilter,
     receipts: Sequence[Receipt],
     delivered: Sequence[Delivery],
     typing: Sequence[UserID] | None,
     ignored: frozenset[UserID],
 ) -> list[bytes]:
-    """Give the ephemeral events of one room that the filter allows; `typing` None: unchanged."""
+    """Give the ephemeral events of one room; `typing` None: unchanged."""
     events: list[bytes] = []
-    if receipts and wanted.allows_type("m.receipt"):
+    if receipts:
         events.append(receipts_bytes(receipts))
-    if delivered and wanted.allows_type(DELIVERED):
+    if delivered:
         events.append(delivered_bytes(delivered))
-    if typing is not None and wanted.allows_type("m.typing"):
+    if typing is not None:
         events.append(typing_bytes(typing, ignored))
     return events

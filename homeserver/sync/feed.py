@@ -232,7 +232,7 @@ class SessionFeed:
         messages, device = await personal.to_device(to.session, moment.device)
         presence: Sequence[bytes] = ()
         if moment.has_ephemeral and not wanted.presence.never:
-            presence = await self._ephemeral.presence(to.session, moment.ephemeral_since)
+            presence = await self._ephemeral.presence(to.session, moment.ephemeral_since, wanted.presence)
         return Delta(
             next_batch=SyncToken(to.epoch, to.upto, device, moment.place),
             rooms=rooms,

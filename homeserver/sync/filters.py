@@ -137,6 +137,10 @@ class EventFilter:
             return False
         return self.types is None or self.types.matches(event_type)
 
+    def allows(self, room_id: str, event_type: str) -> bool:
+        """Tell whether events of the type may pass in the room."""
+        return self.allows_room(room_id) and self.allows_type(event_type)
+
     def allows_sender(self, sender: str) -> bool:
         """Tell whether events of the sender may pass."""
         return sender not in self.not_senders and (self.senders is None or sender in self.senders)

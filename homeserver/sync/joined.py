@@ -139,9 +139,11 @@ class RoomContents:
         for task in tasks:
             bodies = found[task.room_nid]
 
-            def hidden(event: ClientEvent, task: Task = task) -> bool:
+            is_wanted = wanted.timeline.allows_room(task.shown.room.room_id)
+
+            def hidden(event: ClientEvent, task: Task = task, is_wanted: bool = is_wanted) -> bool:
                 seen = not task.judged or verdicts.get(event.nid, HIDDEN).visible
-                return not seen or ignores(event)
+                return not (seen and is_wanted) or ignores(event)
 
             span = _own_event_only(task)
             timeline = choose(span, bodies, wanted, hidden)
@@ -304,6 +306,8 @@ def _content(each: _Chosen, loaded: _Loaded, options: Options) -> RoomContent:
     }
     in_timeline = any(event.type == MEMBER for event in each.timeline.events)
     allowed = options.filter.state
+    if not allowed.allows_room(each.task.shown.room.room_id):
+        events, members = {}, {}
     return RoomContent(
         each.timeline,
         {nid: found[room, old] for nid, old in loaded.replaced.items() if (room, old) in found},

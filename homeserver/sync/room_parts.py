@@ -11,7 +11,6 @@ import orjson
 from attrs import frozen
 
 from homeserver.sync.ephemeral_events import ephemeral_of, visible_receipts
-from homeserver.sync.filters import EventFilter
 from homeserver.sync.joined import RoomContent, RoomContents, Task
 from homeserver.sync.recipient import Recipient
 from homeserver.sync.render import ClientEvent, event_list
@@ -37,7 +36,7 @@ from protocol.identifiers import UserID
 
 @frozen(eq=False)
 class Beside:
-    """What a room has to tell beside its events."""
+    """What rooms have to tell beside their events, as far as the filter lets it pass."""
 
     receipts: Mapping[int, Sequence[Receipt]] = {}
     typing: Mapping[int, Sequence[UserID]] = {}
@@ -120,13 +119,13 @@ class RoomParts:
         if members:
             state = state_bytes(room.content, members, wanted, to.now)
         name = to.options.state_name
-        data = _account_data(beside.account_data.get(task.room_nid, ()), wanted.room_account_data)
+        data = _account_data(beside.account_data.get(task.room_nid, ()))
         if task.shown.section is Section.LEAVE:
             return left_json(room.timeline, state, name, data)
         receipts = visible_receipts(beside.receipts.get(task.room_nid, ()), to.session.user_id)
         typing = beside.typing.get(task.room_nid)
         delivered = beside.delivered.get(task.room_nid, ())
-        ephemeral = ephemeral_of(wanted.ephemeral, receipts, delivered, typing, to.ignored)
+        ephemeral = ephemeral_of(receipts, delivered, typing, to.ignored)
         return joined_json(
             JoinedParts(
                 room.timeline,
@@ -194,11 +193,7 @@ def _tells(task: Task, content: RoomContent, beside: Beside) -> bool:
     return any(room in where for where in places)
 
 
-def _account_data(data: Iterable[AccountDatum], wanted: EventFilter) -> bytes:
-    """Give the account data of a room that the filter allows."""
-    events = [
-        b'{"type":%b,"content":%b}' % (orjson.dumps(each.type), each.content)
-        for each in data
-        if wanted.allows_type(each.type)
-    ]
+def _account_data(data: Iterable[AccountDatum]) -> bytes:
+    """Give the account data of a room."""
+    events = [b'{"type":%b,"content":%b}' % (orjson.dumps(each.type), each.content) for each in data]
     return event_list(events) if events else EMPTY_EVENTS

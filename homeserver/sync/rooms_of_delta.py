@@ -11,6 +11,8 @@ from attrs import frozen
 
 from homeserver.history.visibility import Reader
 from homeserver.sync.bodies import Bodies, Name
+from homeserver.sync.ephemeral_events import DELIVERED, RECEIPT, TYPING
+from homeserver.sync.filters import EventFilter
 from homeserver.sync.invites import Invites
 from homeserver.sync.joined import Task
 from homeserver.sync.recipient import Recipient
@@ -21,11 +23,11 @@ from homeserver.sync.rooms import Section, Shown
 from homeserver.sync.sources import DatabaseSource, Personal, Source
 from homeserver.sync.spans import RoomSpan
 from homeserver.sync.summary import Summaries, heroes_of
-from homeserver.sync.suppliers import AccountDatum, Deliveries, Receipt, Receipts
+from homeserver.sync.suppliers import AccountDatum, Deliveries, Delivery, Receipt, Receipts
 from homeserver.sync.timeline import scan_limit
-from protocol.identifiers import UserID
+from protocol.identifiers import RoomID, UserID
 from storage.database import Database
-from storage.feed import Kind
+from storage.feed import Entry, Kind
 from storage.spans import Bounds
 
 _COUNTING = (Kind.RECEIPT, Kind.UNREAD)
@@ -115,25 +117,58 @@ class RoomsOfDelta:
         return {room: event for (room, _), event in bodies.items()}
 
     async def _beside(self, tasks: Sequence[Task], told: Told, to: Recipient) -> Beside:
-        """Gather receipts, account data, typing, and whose counts the reader moved."""
-        joined = [task for task in tasks if task.shown.section is Section.JOIN]
+        """Gather receipts, account data, typing, and whose counts the reader moved; none that is filtered."""
+        names = {task.room_nid: task.shown.room.room_id for task in tasks}
+        allowed, own = to.options.filter.ephemeral, told.personal.own if told.personal is not None else ()
+        counted = {entry.room_nid for entry in own if entry.kind in _COUNTING and entry.room_nid is not None}
+        return Beside(
+            await self._receipts_in(tasks, allowed),
+            {
+                nid: users
+                for nid, users in told.typing.items()
+                if nid in names and allowed.allows(names[nid], TYPING)
+            },
+            _data_by_room(told.account_data, names, to.options.filter.room_account_data),
+            await self._delivered(own, names, allowed),
+            counted,
+        )
+
+    async def _receipts_in(
+        self, tasks: Sequence[Task], allowed: EventFilter
+    ) -> Mapping[int, Sequence[Receipt]]:
+        """Give the receipts of joined rooms: all where the reader knows none, else those that moved."""
         wanted: dict[int, frozenset[int] | None] = {
             task.room_nid: None if task.shown.full else task.span.receipts
-            for task in joined
-            if task.shown.full or task.span.receipts
+            for task in tasks
+            if task.shown.section is Section.JOIN
+            and (task.shown.full or task.span.receipts)
+            and allowed.allows(task.shown.room.room_id, RECEIPT)
         }
-        receipts: Mapping[int, Sequence[Receipt]] = {}
-        if wanted and not to.options.filter.ephemeral.never:
-            receipts = {room: got for room, got in (await self._receipts.of(wanted)).items() if got}
-        data: dict[int, list[AccountDatum]] = {}
-        for each in told.account_data:
-            if each.room_nid is not None:
-                data.setdefault(each.room_nid, []).append(each)
-        own = told.personal.own if told.personal is not None else ()
+        if not wanted or allowed.never:
+            return {}
+        return {room: got for room, got in (await self._receipts.of(wanted)).items() if got}
+
+    async def _delivered(
+        self, own: Sequence[Entry], names: Mapping[int, RoomID], allowed: EventFilter
+    ) -> Mapping[int, Sequence[Delivery]]:
+        """Give the marks that moved."""
         moved: dict[int, frozenset[int]] = {}
         for entry in own:
-            if entry.kind == Kind.DELIVERED and entry.room_nid is not None and entry.ref is not None:
-                moved[entry.room_nid] = moved.get(entry.room_nid, frozenset()) | {entry.ref}
-        delivered = await self._deliveries.of(moved) if moved else {}
-        counted = {entry.room_nid for entry in own if entry.kind in _COUNTING and entry.room_nid is not None}
-        return Beside(receipts, told.typing, data, delivered, counted)
+            nid = entry.room_nid
+            if entry.kind != Kind.DELIVERED or nid is None or nid not in names or entry.ref is None:
+                continue
+            if allowed.allows(names[nid], DELIVERED):
+                moved[nid] = moved.get(nid, frozenset()) | {entry.ref}
+        return await self._deliveries.of(moved) if moved else {}
+
+
+def _data_by_room(
+    data: Sequence[AccountDatum], names: Mapping[int, RoomID], allowed: EventFilter
+) -> dict[int, list[AccountDatum]]:
+    """Sort account data by room, leaving out what the filter leaves out."""
+    found: dict[int, list[AccountDatum]] = {}
+    for each in data:
+        nid = each.room_nid
+        if nid is not None and nid in names and allowed.allows(names[nid], each.type):
+            found.setdefault(nid, []).append(each)
+    return found

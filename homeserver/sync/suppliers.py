@@ -13,6 +13,7 @@ from typing import Protocol
 import orjson
 from attrs import frozen
 
+from homeserver.sync.filters import ALL_EVENTS, EventFilter
 from homeserver.sync.session import Session
 from protocol.identifiers import EventID, UserID
 
@@ -143,7 +144,9 @@ class Ephemeral(Protocol):
         """Give who types now where that changed after `after`; None: where anyone types."""
         ...
 
-    async def presence(self, session: Session, after: int | None) -> Sequence[bytes]:
+    async def presence(
+        self, session: Session, after: int | None, wanted: EventFilter = ALL_EVENTS
+    ) -> Sequence[bytes]:
         """Give `m.presence` events, as JSON, that changed after `after` (None: all that matter)."""
         ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from homeserver.ephemeral.presence import IDLE_MS, SILENCE_MS
 from homeserver.ephemeral.receipts import READ, READ_PRIVATE, Mark
 from homeserver.ephemeral.ring import OFFLINE, ONLINE, UNAVAILABLE, merge
 from homeserver.ephemeral.typing import MAX_TYPING_MS, MAX_USERS
+from homeserver.sync.filters import compile_filter
 from protocol.errors import Forbidden, InvalidParam, MatrixError, NotFound
 from protocol.identifiers import DeviceID, EventID, RoomID, ServerName, UserID
 from storage.feed import Kind
@@ -252,6 +254,23 @@ class PresenceTest(PassingCase):
         await self._settle()
         self.assertEqual(len(await self.ring.presence(await self.place.session(ALICE), None)), 1)
         self.assertEqual(await self.ring.presence(await self.place.session(CAROL), None), [])
+
+    async def test_filter(self) -> None:
+        """Presence is left out by type and by sender."""
+        await self.place.take("m.presence", {"push": [{"user_id": ZOE, "presence": ONLINE}]})
+        await self._settle()
+        alice = await self.place.session(ALICE)
+        for body, shown in (
+            ({"senders": [ZOE]}, 1),
+            ({"types": ["m.pres*"], "not_senders": [ALICE]}, 1),
+            ({"not_senders": [ZOE]}, 0),
+            ({"senders": [ALICE]}, 0),
+            ({"not_types": ["*"]}, 0),
+            ({"types": ["m.typing"]}, 0),
+            ({"types": []}, 0),
+        ):
+            wanted = compile_filter(json.dumps({"presence": body})).presence
+            self.assertEqual(len(await self.ring.presence(alice, None, wanted)), shown, body)
 
 
 class NonsenseTests:

@@ -89,6 +89,21 @@ class MessagesTests(HistoryCase):
         self.assertEqual([e["state_key"] for e in answer["state"]], [ALICE])
         self.assertEqual(answer["chunk"][0]["room_id"], room.room_id)
 
+    async def test_a_filter_that_leaves_the_room_out(self) -> None:
+        """Where the filter leaves the room out there is nothing, and nothing more."""
+        room = await self.world.room(ALICE)
+        said = await room.say(ALICE, "x")
+        for given in ({"rooms": []}, {"not_rooms": [room.room_id]}, {"rooms": ["!other:here.example"]}):
+            wanted = compile_event_filter(json.dumps(given))
+            answer = await self.page(ALICE, room, wanted=wanted)
+            self.assertEqual((answer["chunk"], answer.get("end")), ([], None))
+            asker = await self.asker(ALICE, room)
+            context = json.loads(await self.history.events.context(asker, said.event.event_id, 10, wanted))
+            self.assertEqual((context["events_before"], context["state"]), ([], []))
+            self.assertEqual(context["event"]["event_id"], said.event.event_id)
+        wanted = compile_event_filter(json.dumps({"rooms": [room.room_id]}))
+        self.assertEqual(len((await self.page(ALICE, room, wanted=wanted))["chunk"]), 5)
+
     async def test_missing_history_is_fetched_once(self) -> None:
         """Where a gap lies on the way, other servers are asked, and what came is in the page."""
         room = await self.world.room(ALICE)

@@ -112,7 +112,7 @@ class Suppliers_:
             if room in room_nids and (bool(users) if after is None else n > after)
         }
 
-    async def presence(self, session: Session, after: int | None) -> Sequence[bytes]:
+    async def presence(self, session: Session, after: int | None, wanted: object) -> Sequence[bytes]:
         """Give no presence."""
         return ()
 
