@@ -113,7 +113,7 @@ class RoomParts:
 
     def _body(self, task: Task, room: SharedRoom, beside: Beside, to: Recipient, own: _Own) -> bytes:
         """Join one room's JSON."""
-        members = self._unknown_members(task.room_nid, room.content, to)
+        members = self._unknown_members(task, room.content, to)
         wanted = to.options.filter
         state = room.state
         if members:
@@ -139,15 +139,18 @@ class RoomParts:
             )
         )
 
-    def _unknown_members(self, room_nid: int, content: RoomContent, to: Recipient) -> list[ClientEvent]:
-        """Give the lazily loaded members that the session does not have yet, and note what it gets."""
-        wanted = to.options.filter.state
+    def _unknown_members(self, task: Task, content: RoomContent, to: Recipient) -> list[ClientEvent]:
+        """Give the lazily loaded members that the session does not have yet, and note what it gets.
+
+        Where all state is given the client has none: it may have forgotten the room when its user left.
+        """
+        room_nid, wanted = task.room_nid, to.options.filter.state
         if not wanted.lazy_load_members:
             return []
         given = []
         for user_id, event in content.members.items():
             known = self._sent.knows(to.session, room_nid, user_id, event.nid, to.since)
-            if not known or wanted.include_redundant_members:
+            if not known or task.shown.full or wanted.include_redundant_members:
                 given.append(event)
                 self._sent.note(to.session, room_nid, user_id, event.nid, to.upto)
         for event in (*content.state, *content.timeline.events):

@@ -201,6 +201,24 @@ class LazyTests(FeedCase):
         answer, _ = await self.sync(ALICE, later, filter=self.LAZY)
         self.assertEqual(answer["rooms"]["join"][room.room_id]["state"]["events"], [])
 
+    async def test_members_come_again_with_a_whole_room(self) -> None:
+        """Who comes back into a room, or asks for all state, is given the members of the timeline anew."""
+        room = await self.world.room(BOB)
+        await room.member(ALICE, ALICE, "join")
+        await room.say(BOB, "before")
+        _, token = await self.sync(ALICE, filter=self.LAZY)
+        await room.member(ALICE, ALICE, "leave")
+        _, token = await self.sync(ALICE, token, filter=self.LAZY)
+        await room.member(ALICE, ALICE, "join")
+        for n in range(2):
+            await room.say(BOB, str(n))
+        answer, token = await self.sync(ALICE, token, filter=self.LAZY)
+        state = answer["rooms"]["join"][room.room_id]["state"]["events"]
+        self.assertEqual({e["state_key"] for e in state if e["type"] == "m.room.member"}, {ALICE, BOB})
+        answer, _ = await self.sync(ALICE, token, filter=self.LAZY, full_state=True)
+        state = answer["rooms"]["join"][room.room_id]["state"]["events"]
+        self.assertEqual({e["state_key"] for e in state if e["type"] == "m.room.member"}, {ALICE, BOB})
+
     async def test_members_of_a_gap_are_all_given(self) -> None:
         """Joins and leaves in the gap before a limited timeline are all given."""
         room = await self.world.room(ALICE)
