@@ -39,7 +39,8 @@ _AFTER_IN_MANY = (
     " ORDER BY a.depth DESC, a.event_nid DESC LIMIT w.n) AS e"
 )
 _VERDICTS = (
-    "SELECT v.room_nid, v.event_nid, v.depth, v.thread, v.notify, v.highlight FROM unread_verdicts AS v"
+    "SELECT v.room_nid, v.event_nid, v.depth, v.thread, v.notify, v.highlight, e.sender_nid"
+    " FROM unread_verdicts AS v"
     " JOIN events AS e ON e.room_nid = v.room_nid AND e.event_nid = v.event_nid"
     " WHERE v.user_nid = ? AND v.room_nid IN ? AND e.redacted_by IS NULL"
 )
@@ -77,6 +78,7 @@ class Special(NamedTuple):
     thread: str | None
     notify: int
     highlight: int
+    sender_nid: int
 
 
 def verdict_rows(rows: Sequence[VerdictRow]) -> Rows:
@@ -126,8 +128,8 @@ def after(tx: Transaction, places: Mapping[int, Place], limit: int) -> dict[int,
 def verdicts(tx: Transaction, user_nid: int, room_nids: Sequence[int]) -> list[Special]:
     """Give all verdicts kept for a user in rooms."""
     return [
-        Special(row[0], row[1], row[2], None if row[3] is None else unescape(row[3]), row[4], row[5])
-        for row in tx.all(_VERDICTS, (user_nid, list(room_nids)))
+        Special(room, nid, depth, None if thread is None else unescape(thread), *rest)
+        for room, nid, depth, thread, *rest in tx.all(_VERDICTS, (user_nid, list(room_nids)))
     ]
 
 

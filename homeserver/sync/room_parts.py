@@ -62,7 +62,7 @@ class RoomParts:
         rooms = await self._rendered(tasks, to)
         told = [task for task in tasks if _tells(task, rooms[task.room_nid].content, beside)]
         joined = [task.room_nid for task in told if task.shown.section is Section.JOIN]
-        unread = await self._unread.of(to.session, joined) if joined else {}
+        unread = await self._unread.of(to.session, joined, to.ignored) if joined else {}
         changed = [room for room in joined if rooms[room].content.members_changed]
         summaries = await self._summaries.of(changed) if changed else {}
         found = []

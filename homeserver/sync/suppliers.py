@@ -167,8 +167,10 @@ NONE_UNREAD = UnreadCount()
 class UnreadCounts(Protocol):
     """Unread counts, from memory where known."""
 
-    async def of(self, session: Session, room_nids: Collection[int]) -> Mapping[int, UnreadCount]:
-        """Give the counts of rooms the user is in."""
+    async def of(
+        self, session: Session, room_nids: Collection[int], ignored: frozenset[UserID] = frozenset()
+    ) -> Mapping[int, UnreadCount]:
+        """Give the counts of rooms the user is in; what `ignored` users say does not count."""
         ...
 
 

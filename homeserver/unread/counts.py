@@ -11,7 +11,7 @@ receipts".
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 
 from attrs import define, frozen
 
@@ -23,7 +23,7 @@ from homeserver.sync.suppliers import UnreadCount
 from homeserver.unread.evaluation import UnreadVerdicts
 from protocol.identifiers import RoomID, UserID
 from protocol.unread import EventClass, Masks, Verdict
-from storage import client_events, unread
+from storage import client_events, relations, unread
 from storage.client_events import Place
 from storage.database import Database, Transaction
 from storage.feed import Entry, Flag, Kind
@@ -41,6 +41,8 @@ class _Count:
     """A user's count in a room: notifications and highlights by thread."""
 
     masks: Masks
+    ignored: frozenset[UserID]
+    """Whom the user ignored when it was counted: what they say does not count."""
     threads: dict[str, tuple[int, int]]
 
     def add(self, thread: str, verdict: Verdict) -> None:
@@ -66,6 +68,8 @@ class _Read:
     markers: Mapping[str, Place]
     floor: Place
     """What is read of the whole room: nothing up to here counts."""
+    ignored: Set[int]
+    """The numbers of users whom the reader ignores."""
 
 
 class UnreadCounter:
@@ -80,21 +84,23 @@ class UnreadCounter:
         self._changes = 0
         self._rooms: OrderedDict[int, dict[int, _Count]] = OrderedDict()
 
-    async def of(self, session: Session, room_nids: Collection[int]) -> Mapping[int, UnreadCount]:
+    async def of(
+        self, session: Session, room_nids: Collection[int], ignored: frozenset[UserID] = frozenset()
+    ) -> Mapping[int, UnreadCount]:
         """Give a user's counts in rooms, with one query for all that are not in memory."""
         found: dict[int, UnreadCount] = {}
         missing: list[int] = []
         for room_nid in room_nids:
             count = self._rooms.get(room_nid, {}).get(session.user_nid)
-            if count is None:
+            if count is None or (count.ignored is not ignored and count.ignored != ignored):
                 missing.append(room_nid)
             else:
                 found[room_nid] = count.given()
         if missing:
             at = self._changes
-            read = await self._database.read(self.read, session.user_nid, session.user_id, missing)
+            read = await self._database.read(self.read, session.user_nid, session.user_id, missing, ignored)
             for room_nid, each in read.items():
-                count = _count(each, session.user_nid)
+                count = _count(each, session.user_nid, ignored)
                 found[room_nid] = count.given()
                 if at == self._changes:
                     self._keep(room_nid, session.user_nid, count)
@@ -102,7 +108,12 @@ class UnreadCounter:
         return found
 
     def read(
-        self, tx: Transaction, user_nid: int, user_id: UserID, room_nids: Sequence[int]
+        self,
+        tx: Transaction,
+        user_nid: int,
+        user_id: UserID,
+        room_nids: Sequence[int],
+        ignored: frozenset[UserID],
     ) -> dict[int, _Read]:
         """Read all that counts for a user in rooms (on a database thread)."""
         joins = unread.joins(tx, user_nid, room_nids)
@@ -118,9 +129,15 @@ class UnreadCounter:
             for room, place in joins.items()
         }
         events = unread.after(tx, floors, MAX_COUNTED)
+        nids = relations.user_nids(tx, list(ignored)) if ignored else frozenset()
         return {
             room: _Read(
-                masks[room], events[room], specials.get(room, ()), markers.get(room, nowhere), floors[room]
+                masks[room],
+                events[room],
+                specials.get(room, ()),
+                markers.get(room, nowhere),
+                floors[room],
+                nids,
             )
             for room in joins
         }
@@ -162,6 +179,8 @@ class UnreadCounter:
                 if noted.event_class is not EventClass.NONE:
                     count.threads.pop(thread, None)
                 continue
+            if stored.event.sender in count.ignored:
+                continue
             special = noted.verdicts.get(user_nid)
             count.add(thread, count.masks[noted.event_class] if special is None else special)
 
@@ -177,9 +196,10 @@ class UnreadCounter:
 
     def _keep(self, room_nid: int, user_nid: int, count: _Count) -> None:
         """Keep one more count."""
-        self._rooms.setdefault(room_nid, {})[user_nid] = count
+        counts = self._rooms.setdefault(room_nid, {})
+        self._held += user_nid not in counts
+        counts[user_nid] = count
         self._rooms.move_to_end(room_nid)
-        self._held += 1
         while self._held > self._size and len(self._rooms) > 1:
             self._held -= len(self._rooms.popitem(last=False)[1])
 
@@ -198,13 +218,15 @@ class UnreadCounter:
                 self._held -= 1
 
 
-def _count(read: _Read, user_nid: int) -> _Count:
+def _count(read: _Read, user_nid: int, ignored: frozenset[UserID]) -> _Count:
     """Count what was read: events by mask, those with a verdict of their own by that."""
-    specials = {special.nid: special for special in read.specials}
+    specials = {each.nid: each for each in read.specials if each.sender_nid not in read.ignored}
     done: dict[str, bool] = {}
-    count = _Count(read.masks, {})
+    count = _Count(read.masks, ignored, {})
     places: dict[str, Place] = {}
     for event in read.events:
+        if event.sender_nid in read.ignored:
+            continue
         thread = event.thread or MAIN
         if done.get(thread):
             continue

@@ -61,8 +61,8 @@ class Suppliers_:
 
     async def of(self, *args: Any) -> Any:
         """Answer for receipts, ignored users or unread counts, by what is asked."""
-        if len(args) == 2:
-            session, rooms = args
+        if isinstance(args[0], Session):
+            session, rooms, *_ = args
             return {room: self.counts_by.get((session.user_nid, room), UnreadCount()) for room in rooms}
         if isinstance(args[0], int):
             return self.ignored_by.get(args[0], frozenset())

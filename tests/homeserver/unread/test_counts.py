@@ -74,13 +74,15 @@ class CountTests(TestCase):
         for user in (BOB, DAVE):
             await self.room.member(user, user, "join")
         self.ref = 0
+        self.ignored: dict[str, frozenset[UserID]] = {}
 
     async def counts(self, user: str) -> tuple[int, int, dict[str, tuple[int, int]]]:
         """Give a user's counts from memory, which must be what a new reading gives."""
         session = await self.world.session(user)
-        found = (await self.counter.of(session, [self.room.nid]))[self.room.nid]
+        ignored = self.ignored.get(user, frozenset())
+        found = (await self.counter.of(session, [self.room.nid], ignored))[self.room.nid]
         fresh = UnreadCounter(self.database, self.verdicts)
-        again = (await fresh.of(session, [self.room.nid]))[self.room.nid]
+        again = (await fresh.of(session, [self.room.nid], ignored))[self.room.nid]
         self.assertEqual(found, again, user)
         return found.notifications, found.highlights, dict(found.threads)
 
@@ -121,6 +123,21 @@ class CountTests(TestCase):
         self.assertEqual(await self.counts(DAVE), (3, 1, {}))
         rows = await self.database.read(lambda tx: tx.all("SELECT count(*) FROM unread_verdicts"))
         self.assertEqual(rows[0][0], 1, "a row for the one exception, none for the room")
+
+    async def test_ignored_users_count_nothing(self) -> None:
+        """What ignored users say, mentions too, counts no more, nor what they said before."""
+        await self.room.say(ALICE, "before")
+        self.assertEqual(await self.counts(BOB), (1, 0, {}))
+        self.ignored[BOB] = frozenset({UserID(ALICE), UserID("@nobody:else.example")})
+        self.assertEqual(await self.counts(BOB), (0, 0, {}))
+        await self.room.say(ALICE, "x")
+        await self.room.say(ALICE, "x", **{"m.mentions": {"user_ids": [BOB]}})
+        await self.room.send(ALICE, "m.poll", {"m.mentions": {"user_ids": [BOB]}})
+        self.assertEqual(await self.counts(BOB), (0, 0, {}))
+        await self.room.say(DAVE, "y")
+        self.assertEqual(await self.counts(BOB), (1, 0, {}))
+        del self.ignored[BOB]
+        self.assertEqual(await self.counts(BOB), (5, 2, {}))
 
     async def test_own_rules_make_masks_and_exceptions(self) -> None:
         """Rules that mute are a mask; what they except from it is a row."""
@@ -200,6 +217,7 @@ class CountTests(TestCase):
         dice = random.Random(5)
         self.rules.custom[DAVE] = MentionsAndCake()
         users = (ALICE, BOB, DAVE)
+        self.ignored[DAVE] = frozenset({UserID(BOB)})
         for _ in range(40):
             who = dice.choice(users)
             match dice.randrange(6):
