@@ -20,6 +20,7 @@ from protocol.errors import BadState, Forbidden, NotFound
 from protocol.events import Event, EventDraft
 from protocol.identifiers import RoomID, ServerName, UserID
 from protocol.room_versions import RoomVersion
+from storage.memberships import Membership
 
 MEMBER = "m.room.member"
 
@@ -79,14 +80,24 @@ class Memberships:
         content: JsonObject = {**extra, "membership": "leave"}
         head = await self.heads.of_resident(room_id)
         if head is None:
-            via = await self.vias.of_own_membership(user_id, room_id)
-            await self.remote.leave(user_id, room_id, via, content)
+            await self._leave_elsewhere(user_id, room_id, content)
             return
         present = await membership_in(head, user_id)
         if present is None:
             raise NotFound("You have never been in this room")
         if present != "leave":
             await self._send(room_id, user_id, user_id, content, now)
+
+    async def _leave_elsewhere(self, user_id: UserID, room_id: RoomID, content: JsonObject) -> None:
+        """Reject an invite or take back a knock; no server is asked of rooms the user has no part in."""
+        present = await self.vias.own_membership(user_id, room_id)
+        if present is None:
+            raise NotFound("You have never been in this room")
+        if present is Membership.BAN:
+            raise Forbidden("You are banned from this room")
+        if present is not Membership.LEAVE:
+            via = await self.vias.of_own_membership(user_id, room_id)
+            await self.remote.leave(user_id, room_id, via, content)
 
     async def kick(
         self, sender: UserID, room_id: RoomID, target: UserID, extra: JsonObject, now: int

@@ -11,11 +11,12 @@ from homeserver.events.nids import Nids
 from protocol.identifiers import RoomID, ServerName, UserID, server_of
 from storage import memberships
 from storage.database import Database
+from storage.memberships import Membership, UserRoom
 
 
 @frozen(eq=False)
 class Vias:
-    """Looks for servers that are in a room."""
+    """Knows what users have to do with rooms that are elsewhere, and which servers are in them."""
 
     server_name: ServerName
     database: Database
@@ -28,14 +29,23 @@ class Vias:
         The last resort is the domain of the room ID, which room versions up to 11 have.
         """
         found: dict[ServerName, None] = {}
-        room_nid = await self.nids.room(room_id)
-        if room_nid is not None:
-            user_nid = await self.nids.user(user_id)
-            row = await self.database.read(memberships.membership_of, room_nid, user_nid)
-            stored = {} if row is None else await self.events.by_nid(room_nid, (row.event_nid,))
-            for each in stored.values():
-                found[server_of(each.event.sender)] = None
+        row = await self._membership(user_id, room_id)
+        stored = {} if row is None else await self.events.by_nid(row.room_nid, (row.event_nid,))
+        for each in stored.values():
+            found[server_of(each.event.sender)] = None
         if ":" in room_id:
             found[server_of(room_id)] = None
         found.pop(self.server_name, None)
         return list(found)
+
+    async def own_membership(self, user_id: UserID, room_id: RoomID) -> Membership | None:
+        """Give what a user has to do with a room, here or elsewhere; None: nothing, and never had."""
+        row = await self._membership(user_id, room_id)
+        return None if row is None else Membership(row.membership)
+
+    async def _membership(self, user_id: UserID, room_id: RoomID) -> UserRoom | None:
+        room_nid = await self.nids.room(room_id)
+        if room_nid is None:
+            return None
+        user_nid = await self.nids.user(user_id)
+        return await self.database.read(memberships.membership_of, room_nid, user_nid)

@@ -9,6 +9,8 @@ from homeserver.rooms.membership import Target
 from protocol.errors import BadState, Forbidden, InvalidParam, NotFound
 from protocol.identifiers import RoomID, UserID
 from protocol.room_versions import ROOM_VERSIONS, V11, V12
+from storage.database import Transaction
+from storage.memberships import PUT_MEMBERSHIP, Membership
 from tests.homeserver.events.helpers import ALICE, BOB, NOW
 from tests.homeserver.rooms.helpers import CAROL, OTHER, ZOE, House, start_house
 from tests.storage.helpers import PostgresCase, SqliteCase
@@ -138,11 +140,40 @@ class MembershipTests:
         await self.act.join(BOB, Target(AWAY, (OTHER,)), {}, NOW)
         await self.act.join(BOB, Target(AWAY), {}, NOW)
         await self.act.knock(BOB, Target(AWAY), {}, NOW)
+        await self._hold(BOB, AWAY, Membership.KNOCK)
         await self.act.leave(BOB, AWAY, {}, NOW)
         self.assertEqual([asked[0] for asked in self.house.world.asked], ["join", "join", "knock", "leave"])
         self.assertEqual({asked[3] for asked in self.house.world.asked}, {(OTHER,)})
         with self.assertRaises(NotFound):
             await self.act.join(BOB, Target(RoomID("!" + "R" * 43)), {}, NOW)
+
+    async def test_nothing_to_leave(self) -> None:
+        """Of a room elsewhere one can leave what one has to do with: no other server is asked else."""
+        for held, refusal in ((None, NotFound), (Membership.BAN, Forbidden), (Membership.LEAVE, None)):
+            if held is not None:
+                await self._hold(BOB, AWAY, held)
+            if refusal is None:
+                await self.act.leave(BOB, AWAY, {}, NOW)
+            else:
+                with self.assertRaises(refusal):
+                    await self.act.leave(BOB, AWAY, {}, NOW)
+        self.assertEqual(self.house.world.asked, [])
+        await self._hold(BOB, AWAY, Membership.INVITE)
+        await self.act.leave(BOB, AWAY, {}, NOW)
+        self.assertEqual(self.house.world.asked, [("leave", BOB, AWAY, (OTHER,), {"membership": "leave"})])
+
+    async def _hold(self, user_id: UserID, room_id: RoomID, held: Membership) -> None:
+        """Let a user have to do with a room of which no more is here."""
+        user_nid = await self.house.core.nids.user(user_id)
+
+        def work(tx: Transaction) -> None:
+            tx.execute(
+                "INSERT INTO rooms (room_nid, room_id, version) VALUES (999, ?, '11') ON CONFLICT DO NOTHING",
+                (room_id,),
+            )
+            PUT_MEMBERSHIP.run(tx, [(999, user_nid, int(held), 1, 1)])
+
+        await self.database.write(work)
 
     async def test_restricted(self) -> None:
         """A member of an allowed room comes in by the authority of who may invite (security: S15)."""
