@@ -243,6 +243,8 @@ class Answering:
     profiles: Profiles
     keys: UserKeys
     edus: Mapping[str, EduHandler]
+    holder: str
+    """The name of this process to others on the same database."""
 
 
 def make_access(core: Core) -> RoomAccess:
@@ -257,7 +259,7 @@ def make_inbound(
     identity, own_name, checker = own.identity, own.server_name, requests.checker
     receiving, rooms = answering.receiving, answering.rooms
     received, outside = receiving.gaps, receiving.outside
-    staged = StagedPdus(core.database, core.nids, received, core.clock)
+    staged = StagedPdus(core.database, core.nids, received, core.clock, answering.holder)
     transactions = InboundTransactions(
         core.database,
         access,

@@ -307,6 +307,7 @@ def _make_inbound(base: Foundation, talk: Talk, services: Services) -> Inbound:
         services.accounts.profiles,
         passing.keys,
         passing.incoming.handlers(),
+        base.writer,
     )
     return make_inbound(base.core, base.own, talk.requests, talk.access, answering)
 

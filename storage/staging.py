@@ -1,12 +1,14 @@
 """What other servers have handed in: transactions already answered, and PDUs accepted for later.
 
 A PDU is staged before its transaction is answered, and stays until it is placed or given up, so that an
-answer of 200 outlives the process. The room a peer takes up here is bounded.
+answer of 200 outlives the process. The room a peer takes up here is bounded. One process places what is
+staged in a room, by a lease: the last that staged anything there, or one that took over from it. Two for a
+moment do no harm, since events are known by their IDs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from storage.database import Transaction
@@ -15,6 +17,9 @@ from storage.plans import Often
 from storage.rows import Rows, Statement, run_all
 
 STAGED_NUMBERS = "staged"
+
+LEASE = 120_000
+"""Milliseconds that a room is left to a process that is not heard of."""
 
 _ANSWER = "SELECT answer FROM inbound_transactions WHERE origin = ? AND txn_id = ?"
 _PUT_ANSWER = Statement(
@@ -37,10 +42,23 @@ _STAGE = (
 )
 _AFTER = (
     "SELECT room_nid, event_id, staged_nid, origin, ts, pdu FROM staged_pdus"
-    " WHERE room_nid = ? AND staged_nid > ? ORDER BY staged_nid LIMIT ?"
+    " WHERE room_nid = ? AND staged_nid > ?"
+    " AND EXISTS (SELECT 1 FROM staged_rooms WHERE room_nid = ? AND holder = ?)"
+    " ORDER BY staged_nid LIMIT ?"
 )
-_DROP = "DELETE FROM staged_pdus WHERE room_nid = ? AND event_id IN ?"
+_DROP = "DELETE FROM staged_pdus WHERE room_nid = ? AND event_id = ?"
 _ROOMS = "SELECT DISTINCT room_nid FROM staged_pdus"
+_LEFT = f"{_ROOMS} WHERE room_nid NOT IN (SELECT room_nid FROM staged_rooms WHERE expires > ?)"
+_SEIZE = (
+    "INSERT INTO staged_rooms (room_nid, holder, expires) VALUES (?, ?, ?)"
+    " ON CONFLICT (room_nid) DO UPDATE SET holder = excluded.holder, expires = excluded.expires"
+)
+_TAKE_OVER = f"{_SEIZE} WHERE staged_rooms.expires <= excluded.expires - {LEASE}"
+_RENEW = "UPDATE staged_rooms SET expires = ? WHERE room_nid = ? AND holder = ?"
+_RELEASE = (
+    "DELETE FROM staged_rooms WHERE room_nid = ? AND holder = ?"
+    " AND NOT EXISTS (SELECT 1 FROM staged_pdus WHERE room_nid = ?)"
+)
 
 
 class ToStage(NamedTuple):
@@ -99,8 +117,13 @@ def expire(tx: Transaction, before: int) -> int:
     return tx.execute(_EXPIRE, (before,))
 
 
-def stage(tx: Transaction, origin: str, ts: int, pdus: Sequence[ToStage], bounds: Bounds) -> bool:
-    """Stage PDUs in order; False, and nothing is staged, if the server has too much here."""
+def stage(
+    tx: Transaction, origin: str, ts: int, pdus: Sequence[ToStage], bounds: Bounds, holder: str
+) -> bool:
+    """Stage PDUs in order, for `holder` to place.
+
+    False, and nothing is staged, if the server has too much here.
+    """
     by_room: dict[int, int] = dict(tx.all(_BYTES_BY_ROOM, (origin,)))
     for pdu in pdus:
         by_room[pdu.room_nid] = int(by_room.get(pdu.room_nid, 0)) + len(pdu.pdu)
@@ -112,20 +135,42 @@ def stage(tx: Transaction, origin: str, ts: int, pdus: Sequence[ToStage], bounds
         for number, pdu in enumerate(pdus, first)
     ]
     tx.many(_STAGE, rows)
+    seize(tx, {pdu.room_nid for pdu in pdus}, holder, ts)
     return True
 
 
-def after(tx: Transaction, room_nid: int, staged_nid: int, limit: int) -> list[Staged]:
-    """Give a room's staged PDUs after one, in the order of arrival."""
-    return [Staged._make(row) for row in tx.all(_AFTER, (room_nid, staged_nid, limit))]
+def after(tx: Transaction, room_nid: int, holder: str, staged_nid: int, limit: int) -> list[Staged]:
+    """Give a room's staged PDUs after one, in the order of arrival; none if the room is not `holder`'s."""
+    rows = tx.all(_AFTER, (room_nid, staged_nid, room_nid, holder, limit))
+    return [Staged._make(row) for row in rows]
 
 
-def drop(tx: Transaction, room_nid: int, event_ids: Sequence[str]) -> None:
-    """Forget PDUs that are placed or given up."""
-    if event_ids:
-        tx.execute(_DROP, (room_nid, list(event_ids)))
+def drop(tx: Transaction, room_nid: int, holder: str, event_id: str) -> None:
+    """Forget a PDU that is placed or given up, and with the last one the lease of `holder`."""
+    tx.many(_DROP, ((room_nid, event_id),))
+    tx.many(_RELEASE, ((room_nid, holder, room_nid),))
 
 
 def rooms(tx: Transaction) -> list[int]:
     """Give the rooms in which anything is staged."""
     return [int(row[0]) for row in tx.all(_ROOMS)]
+
+
+def left(tx: Transaction, now: int) -> list[int]:
+    """Give those of them that no living process works on."""
+    return [int(row[0]) for row in tx.all(_LEFT, (now,))]
+
+
+def seize(tx: Transaction, room_nids: Collection[int], holder: str, now: int) -> None:
+    """Let rooms be `holder`'s, whoever had them."""
+    tx.many(_SEIZE, [(room_nid, holder, now + LEASE) for room_nid in sorted(room_nids)])
+
+
+def take_over(tx: Transaction, room_nids: Collection[int], holder: str, now: int) -> None:
+    """Let rooms be `holder`'s, unless another was faster."""
+    tx.many(_TAKE_OVER, [(room_nid, holder, now + LEASE) for room_nid in sorted(room_nids)])
+
+
+def renew(tx: Transaction, room_nid: int, holder: str, now: int) -> None:
+    """Let a room stay `holder`'s, if it is."""
+    tx.execute(_RENEW, (now + LEASE, room_nid, holder))

@@ -1,7 +1,8 @@
 """PDUs that could not be placed at once: worked on room by room, in the order of arrival.
 
-They are rows, so a restart goes on where it was. A bounded number of rooms is worked on at a time; a room
-whose past cannot be had is tried again later, and costs the others nothing.
+They are rows, so a restart goes on where it was, and another process takes over what one that died has left.
+A bounded number of rooms is worked on at a time; a room whose past cannot be had is tried again later, and
+costs the others nothing.
 
 Source: server-server-api.md, "Checks performed on receipt of a PDU"; security F14, F15, F18.
 """
@@ -9,25 +10,27 @@ Source: server-server-api.md, "Checks performed on receipt of a PDU"; security F
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 
 from attrs import define, evolve, field
 from twisted.logger import Logger
 
 from federation.ports import ReceivedEvents
 from homeserver.background import run_in_background
-from homeserver.clock import Clock
+from homeserver.clock import Clock, Timer
 from homeserver.events.nids import Nids
 from protocol.errors import MatrixError, NotFound
 from protocol.events import Event, load_event
 from protocol.identifiers import EventID, ServerName
 from protocol.pdu_format import is_too_long
 from storage import staging
-from storage.database import Database, DatabaseGone
-from storage.staging import Staged
+from storage.database import Database, DatabaseGone, Dialect
+from storage.staging import Bounds, Staged, ToStage
 
 MAX_ROOMS = 8
 """Rooms worked on at a time."""
 
+STAGED_BOUNDS = Bounds(origin=16 * 1024 * 1024, room=4 * 1024 * 1024)
 BATCH = 50
 RETRY_SECONDS = 60.0
 GIVE_UP_AFTER = 3_600_000
@@ -44,19 +47,74 @@ class StagedPdus:
     nids: Nids
     received: ReceivedEvents
     clock: Clock
+    holder: str
+    """The name of this process, unlike that of any other."""
+    _until: dict[int, int] = field(factory=dict, init=False)
+    """When the leases of rooms end."""
     _running: set[int] = field(factory=set, init=False)
     _waiting: OrderedDict[int, None] = field(factory=OrderedDict, init=False)
     _stopped: bool = field(default=False, init=False)
+    _timer: Timer | None = field(default=None, init=False)
 
     async def resume(self) -> None:
-        """Go on with what was staged before this process began."""
-        for room_nid in await self.database.read(staging.rooms):
-            self.work_on(room_nid)
+        """Go on with what was staged before this process began, and watch for what others leave."""
+        rooms = await self.database.read(staging.rooms)
+        if rooms:
+            await self.database.write(staging.seize, rooms, self.holder, self.clock.now_ms())
+        self._begin(rooms)
+        if self._is_shared:
+            self._arm()
 
     def stop(self) -> None:
         """Begin no more rooms."""
         self._stopped = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
         self._waiting.clear()
+
+    async def stage(self, origin: ServerName, pdus: Sequence[ToStage], now: int) -> bool:
+        """Keep PDUs and work on their rooms; False, and nothing is kept, if the server has too much here."""
+        if not await self.database.write(staging.stage, origin, now, pdus, STAGED_BOUNDS, self.holder):
+            return False
+        self._begin({pdu.room_nid for pdu in pdus})
+        return True
+
+    @property
+    def _is_shared(self) -> bool:
+        """Tell whether other processes may be at work on the database."""
+        return self.database.dialect is Dialect.POSTGRES
+
+    def _arm(self) -> None:
+        self._timer = self.clock.call_later(RETRY_SECONDS, self._watch)
+
+    def _watch(self) -> None:
+        self._arm()
+        run_in_background(self._take_over(), "taking staged events over")
+
+    async def _take_over(self) -> None:
+        """Work on rooms that nobody works on."""
+        try:
+            rooms = await self.database.read(staging.left, self.clock.now_ms())
+            if rooms:
+                await self.database.write(staging.take_over, rooms, self.holder, self.clock.now_ms())
+        except DatabaseGone as gone:
+            log.info("nobody looks for staged events that were left: {error!r}", error=gone)
+        else:
+            self._begin(rooms)
+
+    def _begin(self, rooms: Iterable[int]) -> None:
+        """Work on rooms whose lease is new."""
+        until = self.clock.now_ms() + staging.LEASE
+        for room_nid in rooms:
+            self._until[room_nid] = until
+            self.work_on(room_nid)
+
+    async def _keep(self, room_nid: int) -> None:
+        """Keep the lease of a room that takes long."""
+        now = self.clock.now_ms()
+        if self._is_shared and self._until.get(room_nid, 0) < now + staging.LEASE // 2:
+            self._until[room_nid] = now + staging.LEASE
+            await self.database.write(staging.renew, room_nid, self.holder, now)
 
     def work_on(self, room_nid: int) -> None:
         """Place what is staged in a room, when it is its turn."""
@@ -91,15 +149,18 @@ class StagedPdus:
         """Go through a room's staged PDUs once; tell whether some are left."""
         last, left = 0, False
         while not self._stopped:
-            rows = await self.database.read(staging.after, room_nid, last, BATCH)
+            rows = await self.database.read(staging.after, room_nid, self.holder, last, BATCH)
             if not rows:
-                return left
+                break
             for row in rows:
+                await self._keep(room_nid)
                 if await self._is_done(row):
-                    await self.database.write(staging.drop, room_nid, (row.event_id,))
+                    await self.database.write(staging.drop, room_nid, self.holder, row.event_id)
                 else:
                     left = True
                 last = row.staged_nid
+        if not left:
+            self._until.pop(room_nid, None)
         return left
 
     async def _is_done(self, row: Staged) -> bool:

@@ -34,9 +34,8 @@ from storage import staging
 from storage.database import Database
 from storage.database import Transaction as DatabaseTransaction
 from storage.rows import Rows
-from storage.staging import Bounds, ToStage
+from storage.staging import ToStage
 
-STAGED_BOUNDS = Bounds(origin=16 * 1024 * 1024, room=4 * 1024 * 1024)
 BUSY = 3
 """A room with more waiting takes PDUs by way of staging, so that its transaction need not wait."""
 
@@ -148,8 +147,8 @@ class InboundTransactions:
                     return answered
             if admitted is not None:
                 to_stage += await self._place(admitted, results)
-        if to_stage:
-            await self._stage(origin, to_stage, now)
+        if to_stage and not await self.staged.stage(origin, to_stage, now):
+            raise LimitExceeded(RETRY_AFTER_MS, f"Too much of {origin} waits here")
         await self.edus.take(origin, transaction.edus, now)
         answer = dumps({"pdus": results})
         await self.database.write(staging.put_answer, origin, transaction.txn_id, now, answer)
@@ -157,12 +156,6 @@ class InboundTransactions:
 
     async def _answered(self, transaction: Transaction) -> bytes | None:
         return await self.database.read(staging.answer, transaction.origin, transaction.txn_id)
-
-    async def _stage(self, origin: ServerName, pdus: Sequence[ToStage], now: int) -> None:
-        if not await self.database.write(staging.stage, origin, now, pdus, STAGED_BOUNDS):
-            raise LimitExceeded(RETRY_AFTER_MS, f"Too much of {origin} waits here")
-        for room_nid in {pdu.room_nid for pdu in pdus}:
-            self.staged.work_on(room_nid)
 
     async def _admit(
         self, origin: ServerName, room_id: RoomID, raw: Sequence[JsonObject], results: Results
