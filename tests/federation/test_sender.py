@@ -102,7 +102,7 @@ class Home:
 
     def feed(self, entry: NewEntry) -> None:
         """Commit an entry and tell the listeners."""
-        first = self.world.database.run(append, [entry], "test")
+        first = self.world.database.run(append, [entry], "test").first
         self.position = first
         for listener in self.listeners:
             listener([entry.at(first)])
