@@ -25,8 +25,8 @@ from storage.database import Database, Transaction
 from storage.engines import open_database
 from storage.migrate import migrate
 from storage.state_trie import EMPTY_ROOT, StateRoot
-from storage.trie_nodes import insert_nodes, run_in_transaction, run_walk
-from tests.storage.helpers import postgres_server
+from storage.trie_nodes import run_in_transaction, run_walk
+from tests.storage.helpers import insert_nodes, postgres_server
 
 ROOM = 1
 MEMBERS = 100_000

@@ -65,6 +65,12 @@ class Transaction(Protocol):
     def one(self, sql: str, args: Sequence[object] = ()) -> Row | None:
         """Run a query and give its first row, or None."""
 
+    def pairs(self, sql: str, args: Sequence[object] = ()) -> dict[bytes, bytes]:
+        """Run a query of two columns of bytes, never NULL, and give the second by the first.
+
+        On PostgreSQL it takes half the time of `all`, of ours and of the server's.
+        """
+
     def many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
         """Run an `INSERT … VALUES (?, ?, …) [ON CONFLICT …]` for many rows in few round trips.
 

@@ -33,6 +33,7 @@ from storage.database import (
 )
 from storage.plans import Often, Plans
 from storage.statements import (
+    Statement,
     array_literal,
     columns_as_arrays,
     parse,
@@ -53,6 +54,7 @@ MAX_UNSENT_BYTES = 1024 * 1024
 _ROWS_TO_READ = "( VALUES "
 """Before rows that a query reads; those of an INSERT stand without a parenthesis."""
 _BYTEA_OID = 17
+_COPY_HEADER_BYTES = 19
 _BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; "
 _BEGIN_WRITE = "BEGIN ISOLATION LEVEL READ COMMITTED; "
 _SETTINGS = "-c lock_timeout=30s -c idle_in_transaction_session_timeout=120s"
@@ -83,6 +85,34 @@ def _bytes_of(value: str | bytes | None, _cursor: object) -> bytes | None:
 
 
 _BYTES = psycopg2.extensions.new_type((_BYTEA_OID,), "BYTES", _bytes_of)
+
+
+class _Copied(list[bytes]):
+    """Takes what a COPY gives, a row at a time."""
+
+    write = list[bytes].append
+
+
+def _pairs_of(copied: _Copied) -> dict[bytes, bytes]:
+    """Read a binary COPY of two columns: a header before the first row, then rows, then a mark.
+
+    A row is the number of its columns (2 bytes), then for each column its length (4 bytes) and its bytes.
+    """
+    copied[0] = copied[0][_COPY_HEADER_BYTES:]
+    copied.pop()
+    found: dict[bytes, bytes] = {}
+    for row in copied:
+        end = 6 + int.from_bytes(row[2:6], "big")
+        found[row[6:end]] = row[end + 4 :]
+    return found
+
+
+def _with_arrays(statement: Statement, args: Sequence[object]) -> Sequence[object]:
+    """Give the arguments of a statement, lists as array literals."""
+    flat = list(args)
+    for index in statement.lists:
+        flat[index] = array_literal(flat[index])  # type: ignore[arg-type]  # a list by contract
+    return flat
 
 
 @define(eq=False)
@@ -119,6 +149,18 @@ class PostgresTransaction:
         """Run a query and give its first row, or None."""
         self._run_parsed(sql, args)
         return self._cursor.fetchone()
+
+    def pairs(self, sql: str, args: Sequence[object] = ()) -> dict[bytes, bytes]:
+        """Run a query of two columns of bytes, never NULL, and give the second by the first.
+
+        As a binary COPY: in all other answers the driver gets bytes as hexadecimal text.
+        """
+        statement = parse(sql)
+        text = f"COPY ({statement.postgres}) TO STDOUT (FORMAT binary)"
+        self._unsent.append(self._written(text, _with_arrays(statement, args)))
+        copied = _Copied()
+        self._send(copied)
+        return _pairs_of(copied)
 
     def many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
         """Have an INSERT with many rows in each statement run, other statements once for each row.
@@ -163,16 +205,11 @@ class PostgresTransaction:
         return b"".join(statement + b";" for statement in self._unsent)
 
     def _run_parsed(self, sql: str, args: Sequence[object]) -> None:
-        statement, often = parse(sql), isinstance(sql, Often)
         if not args:
             self._run(sql, None)
-        elif statement.lists:
-            flat = list(args)
-            for index in statement.lists:
-                flat[index] = array_literal(flat[index])  # type: ignore[arg-type]  # a list by contract
-            self._run(statement.postgres, flat, often=often)
         else:
-            self._run(statement.postgres, args, often=often)
+            statement = parse(sql)
+            self._run(statement.postgres, _with_arrays(statement, args), often=isinstance(sql, Often))
 
     def _run(self, text: str, args: Sequence[object] | None, *, often: bool = False) -> None:
         planned = often and args is not None
@@ -195,13 +232,17 @@ class PostgresTransaction:
         except (psycopg2.Error, UnicodeEncodeError, ValueError) as error:
             self._fail(error)
 
-    def _send(self) -> None:
-        """Run what is not sent; the cursor has the answer to the last statement."""
+    def _send(self, copied: _Copied | None = None) -> None:
+        """Run what is not sent; the cursor has the answer to the last statement, `copied` that of a COPY."""
         begin = b"" if self.begun else self._begin.encode()
         self.begun = True
         unsent, self._unsent = self._unsent, []
+        text = begin + b";".join(unsent)
         try:
-            self._cursor.execute(begin + b";".join(unsent))
+            if copied is None:
+                self._cursor.execute(text)
+            else:
+                self._cursor.copy_expert(text, copied)
         except psycopg2.Error as error:
             self._plans.lost()
             self._fail(error)

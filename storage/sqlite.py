@@ -81,6 +81,10 @@ class SqliteTransaction:
         row: Row | None = self._run(sql, args, sqlite3.Cursor.fetchone)
         return row
 
+    def pairs(self, sql: str, args: Sequence[object] = ()) -> dict[bytes, bytes]:
+        """Run a query of two columns of bytes, never NULL, and give the second by the first."""
+        return dict(self.all(sql, args))
+
     def many(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
         """Run the statement once for each row."""
         self._check()

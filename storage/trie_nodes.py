@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from attrs import define, field
 
-from storage.database import Database, Row, Transaction
-from storage.trie_format import NodeName
+from storage.database import Database, Dialect, Row, Transaction
+from storage.trie_format import NAME_BYTES, NodeName
 from storage.trie_walks import NeedNodes, Nodes, Walk
 
 T = TypeVar("T")
@@ -30,6 +30,12 @@ INSERT_NODES = "INSERT INTO state_nodes (room_nid, hash, data) VALUES (?, ?, ?) 
 """Takes `node_rows`; write nodes under the row lock of their room, with the row that names their root."""
 
 _SELECT = "SELECT hash, data FROM state_nodes WHERE room_nid = ? AND hash IN ?"
+_SELECT_ON_SQLITE = """
+    WITH RECURSIVE wanted(at) AS (SELECT 1 UNION ALL SELECT at + 16 FROM wanted WHERE at + 16 < ?)
+    SELECT hash, data FROM wanted CROSS JOIN state_nodes WHERE room_nid = ? AND hash = substr(?, at, 16)
+"""
+"""Takes all names joined, and looks rows up in their order. `IN` sorts thousands of names first, and then
+reads the table crosswise: twice the time where a walk's order is that in which the nodes were made."""
 
 
 class MissingNode(Exception):
@@ -41,22 +47,26 @@ def node_rows(room_nid: int, nodes: Mapping[NodeName, bytes]) -> list[Row]:
     return [(room_nid, name, data) for name, data in nodes.items()]
 
 
-def insert_nodes(tx: Transaction, room_nid: int, nodes: Mapping[NodeName, bytes]) -> None:
-    """Store nodes; those already there are left alone."""
-    tx.many(INSERT_NODES, node_rows(room_nid, nodes))
-
-
 def load_nodes(tx: Transaction, room_nid: int, names: Iterable[NodeName]) -> dict[NodeName, bytes]:
     """Load nodes by name; raises `MissingNode` when one is not in the room."""
     wanted = list(names)
     found: dict[NodeName, bytes] = {}
     for start in range(0, len(wanted), NODES_A_QUERY):
-        found.update(tx.all(_SELECT, (room_nid, wanted[start : start + NODES_A_QUERY])))
+        found.update(_select(tx, room_nid, wanted[start : start + NODES_A_QUERY]))
     if len(found) < len(wanted):
         missing = [name for name in wanted if name not in found]
         if missing:
             raise MissingNode(f"{len(missing)} nodes are not in room {room_nid}, one is {missing[0].hex()}")
     return found
+
+
+def _select(tx: Transaction, room_nid: int, names: list[NodeName]) -> dict[NodeName, bytes]:
+    """Give those of the nodes that are there."""
+    if tx.dialect is Dialect.SQLITE:
+        found = tx.pairs(_SELECT_ON_SQLITE, (NAME_BYTES * len(names), room_nid, b"".join(names)))
+    else:
+        found = tx.pairs(_SELECT, (room_nid, names))
+    return cast(dict[NodeName, bytes], found)
 
 
 def run_walk(walk: Walk[T], load: Callable[[Collection[NodeName]], Nodes]) -> T:

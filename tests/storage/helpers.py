@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -26,8 +26,10 @@ from twisted.internet import reactor
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.trial.unittest import SkipTest, TestCase
 
-from storage.database import Database
+from storage.database import Database, Transaction
 from storage.engines import open_database
+from storage.trie_format import NodeName
+from storage.trie_nodes import INSERT_NODES, node_rows
 
 REACTOR = IReactorFromThreads(reactor)
 _names = count(1)
@@ -172,3 +174,8 @@ class PostgresCase(TestCase):
     async def tearDown(self) -> None:
         """Close the database."""
         await self.database.close()
+
+
+def insert_nodes(tx: Transaction, room_nid: int, nodes: Mapping[NodeName, bytes]) -> None:
+    """Store nodes of state tries; those already there are left alone."""
+    tx.many(INSERT_NODES, node_rows(room_nid, nodes))

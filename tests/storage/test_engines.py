@@ -171,6 +171,25 @@ class DatabaseContract:
         found = await self.database.read(lambda tx: tx.values(mixed, some))
         self.assertEqual(sorted(found), [(row[0],) for row in some if row[1] is not None])
 
+    async def test_pairs_come_as_they_are(self) -> None:
+        """`pairs` gives bytes by bytes, for one row, none or thousands, within a transaction or alone."""
+        sql = "SELECT CAST(b AS BYTES), c FROM t WHERE b LIKE '%n%' AND a >= ? AND a IN ?"
+        sql = sql.replace("BYTES", {"sqlite": "BLOB", "postgres": "BYTEA"}[self.database.dialect.value])
+        rows = [(n, f"n{n}", bytes((n % 256, 0, 10, 255)) * (n % 7)) for n in range(3_000)]
+
+        def work(tx: Transaction) -> list[dict[bytes, bytes]]:
+            tx.many(INSERT, rows)
+            return [tx.pairs(sql, (least, list(range(3_000)))) for least in (0, 2_999, 3_000)]
+
+        await self.fill()
+        expected = {b.encode(): c for _, b, c in rows}
+        one = {b"n2999": expected[b"n2999"]}
+        self.assertEqual(await self.database.write(work), [expected, one, {}])
+        alone = single_statement(lambda tx: tx.pairs(sql, (0, [2_999])))
+        self.assertEqual(await self.database.read(alone), one)
+        with self.assertRaises(IntegrityError):
+            await self.database.read(lambda tx: (tx.pairs(sql, (0, [2**70])), tx.one("SELECT 1")))
+
     async def test_for_update_is_accepted(self) -> None:
         """`SELECT … FOR UPDATE` runs on both engines."""
         await self.fill((1, "x", b""))

@@ -53,6 +53,15 @@ class LossTests(PostgresCase):
             await self.database.write(lambda tx, n=n: tx.execute("INSERT INTO t VALUES (?, 0)", [n]))
         self.assertEqual(await self.database.read(count), 4)
 
+    async def test_pairs_over_a_connection_that_was_lost(self) -> None:
+        """A COPY notices the loss as other statements do."""
+        sql = "SELECT int4send(1), int4send(2)"
+        await gatherResults([Deferred.fromCoroutine(self.database.read(count)) for _ in range(4)])
+        await self.database.write(kill_others)
+        for _ in range(4):
+            found = await self.database.read(lambda tx: tx.pairs(sql))
+            self.assertEqual(found, {bytes((0, 0, 0, 1)): bytes((0, 0, 0, 2))})
+
     async def test_a_loss_within_the_work_is_tried_again_once(self) -> None:
         """A transaction cut before COMMIT has not happened; it is run once more on a new connection."""
         runs = []

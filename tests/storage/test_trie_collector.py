@@ -13,8 +13,8 @@ from storage.migrate import migrate
 from storage.state_trie import EMPTY_ROOT, StateRoot
 from storage.trie_collector import TrieCollector, mark, sweep
 from storage.trie_format import NodeName
-from storage.trie_nodes import insert_nodes, run_in_transaction
-from tests.storage.helpers import PostgresCase, SqliteCase
+from storage.trie_nodes import run_in_transaction
+from tests.storage.helpers import PostgresCase, SqliteCase, insert_nodes
 
 ROOM = 3
 SOME = ("m.room.member", "@u5:x")

@@ -15,10 +15,9 @@ from storage.trie_nodes import (
     MissingNode,
     NodeCache,
     TrieReader,
-    insert_nodes,
     run_in_transaction,
 )
-from tests.storage.helpers import PostgresCase, SqliteCase
+from tests.storage.helpers import PostgresCase, SqliteCase, insert_nodes
 
 ROOM = 11
 STATE: dict[StateKey, int | None] = {("m.room.member", f"@u{n}:x"): n for n in range(3000)} | {
@@ -116,11 +115,11 @@ class TrieReaderContract:
                     class Breaking:
                         dialect = tx.dialect
 
-                        def all(self, sql, args):  # type: ignore[no-untyped-def]
+                        def pairs(self, sql, args):  # type: ignore[no-untyped-def]
                             calls.append(sql)
                             if len(calls) == 2:
                                 raise DatabaseGone
-                            return tx.all(sql, args)
+                            return tx.pairs(sql, args)
 
                     try:
                         return work(Breaking())

@@ -38,7 +38,8 @@ from storage.rows import run_all
 from storage.state_trie import EMPTY_ROOT, StateRoot, apply
 from storage.text import escape
 from storage.transactions import Claim, TransactionKey, claim
-from storage.trie_nodes import NodeCache, insert_nodes, run_in_transaction
+from storage.trie_nodes import NodeCache, run_in_transaction
+from tests.storage.helpers import insert_nodes
 
 SERVER = ServerName("here.example")
 KEY = SigningKey(b"k" * 32, "ed25519:1")
