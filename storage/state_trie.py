@@ -13,7 +13,7 @@ room's number, so equal states of two rooms have nothing in common.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from attrs import frozen
 
@@ -29,6 +29,8 @@ from storage.trie_format import (
     NodeName,
     children_of,
     decode_all_numbers,
+    decode_numbers,
+    differences_of_numbers,
     is_branch,
     may_refer,
     name_of,
@@ -36,6 +38,7 @@ from storage.trie_format import (
 )
 from storage.trie_update import TreeUpdate
 from storage.trie_walks import (
+    Differing,
     NeedNodes,
     Walk,
     differing_leaves,
@@ -57,6 +60,7 @@ EMBEDDED_BYTES = 256
 
 _NAMED, _EMBEDDED = bytes((NAMED,)), bytes((EMBEDDED,))
 _NODES_AT_ONCE = 5_000
+_LEAVES_AT_ONCE = 64
 _MEMBER = "m.room.member"
 
 Difference = dict[StateKey, tuple[int | None, int | None]]
@@ -130,18 +134,20 @@ def find(root: StateRoot, keys: Iterable[StateKey]) -> Walk[dict[StateKey, int]]
 def diff(one: StateRoot, other: StateRoot) -> Walk[Difference]:
     """Give what differs between two states of a room, in the order (one, other)."""
     have: _Have = {}
-    ours, theirs = yield from differing_leaves(have, one, other)
-    before, after = _all_refs(ours), _all_refs(theirs)
+    tops = yield from differing_leaves(have, one, other)
+    before, after = map(_all_refs, tops.sides())
     kinds = [kind for kind in before.keys() | after.keys() if before.get(kind) != after.get(kind)]
-    pairs = yield from together(
+    trees = yield from together(
         [
             differing_leaves(have, _open_local(before.get(kind), have), _open_local(after.get(kind), have))
             for kind in kinds
         ]
     )
     difference: Difference = {}
-    for kind, (left, right) in zip(kinds, pairs, strict=True):
-        _compare(_decode(kind), _numbers(left), _numbers(right), difference)
+    for kind, tree in zip(kinds, trees, strict=True):
+        name = _decode(kind)
+        for key, before_nid, after_nid in _differences(tree):
+            difference[name, _decode(key)] = (before_nid, after_nid)
     return difference
 
 
@@ -252,25 +258,30 @@ def _all_refs(leaves: Iterable[bytes]) -> dict[bytes, bytes]:
     return refs
 
 
-def _numbers(leaves: Collection[bytes]) -> dict[bytes, int]:
-    keys, values = decode_all_numbers(leaves)
-    return dict(zip(keys.split(b"\0"), values, strict=True)) if values else {}
+def _differences(tree: Differing) -> Iterator[tuple[bytes, int | None, int | None]]:
+    """Compare the leaves in which two trees of numbers differ."""
+    for left, right in tree.pairs:
+        yield from differences_of_numbers(left, right)
+    ours, theirs = (_numbers(leaves) for leaves in (tree.ours.values(), tree.theirs.values()))
+    for key in ours.keys() | theirs.keys():
+        if ours.get(key) != theirs.get(key):
+            yield key, ours.get(key), theirs.get(key)
 
 
-def _decoded(leaves: Collection[bytes]) -> dict[str, int]:
-    keys, values = decode_all_numbers(leaves)
-    if not values:
-        return {}
-    names = keys.decode().split("\0")
-    if b"\x1a" in keys:
-        names = [unescape(name) for name in names]
-    return dict(zip(names, values, strict=True))
+def _numbers(leaves: Iterable[bytes]) -> dict[bytes, int]:
+    entries: dict[bytes, int] = {}
+    for leaf in leaves:
+        entries |= decode_numbers(leaf)
+    return entries
 
 
-def _compare(kind: str, left: dict[bytes, int], right: dict[bytes, int], into: Difference) -> None:
-    for key, nid in left.items():
-        if right.get(key) != nid:
-            into[kind, _decode(key)] = (nid, right.get(key))
-    for key, nid in right.items():
-        if key not in left:
-            into[kind, _decode(key)] = (None, nid)
+def _decoded(leaves: Sequence[bytes]) -> dict[str, int]:
+    """Read leaves, some at a time: in few calls, and keys are hashed while the processor caches them."""
+    entries: dict[str, int] = {}
+    for start in range(0, len(leaves), _LEAVES_AT_ONCE):
+        keys, values = decode_all_numbers(leaves[start : start + _LEAVES_AT_ONCE])
+        names = keys.decode().split("\0")
+        if b"\x1a" in keys:
+            names = [unescape(name) for name in names]
+        entries.update(zip(names, values, strict=True))
+    return entries

@@ -82,12 +82,17 @@ def encode_branch(starts: Sequence[int], children: Sequence[NodeName]) -> bytes:
 def decode_branch(data: bytes) -> tuple[list[int], list[NodeName]]:
     """Read what `encode_branch` wrote."""
     bitmap = _BRANCH_HEAD.unpack_from(data)[1]
-    return [slot for slot in range(FAN_OUT) if bitmap >> slot & 1], children_of(data)
+    return [slot for slot in range(FAN_OUT) if bitmap >> slot & 1], list(children_of(data))
 
 
-def children_of(data: bytes) -> list[NodeName]:
+def children_of(data: bytes) -> tuple[NodeName, ...]:
     """List the children of a branch; `EMPTY` for slots without entries."""
-    return [NodeName(data[at : at + NAME_BYTES]) for at in range(_BRANCH_HEAD.size, len(data), NAME_BYTES)]
+    return struct.unpack_from("16s" * (len(data) // NAME_BYTES), data, _BRANCH_HEAD.size)
+
+
+def alike(one: bytes, other: bytes) -> bool:
+    """Tell whether the children of two branches begin at the same slots."""
+    return one[: _BRANCH_HEAD.size] == other[: _BRANCH_HEAD.size]
 
 
 def slots_of(data: bytes) -> list[NodeName]:
@@ -200,6 +205,23 @@ NUMBERS = Codec(_encode_numbers, decode_numbers)
 
 REFS = Codec(_encode_refs, _decode_refs)
 """Leaves that map keys to references, byte strings shorter than 64 KiB."""
+
+
+def differences_of_numbers(one: bytes, other: bytes) -> list[tuple[bytes, int | None, int | None]]:
+    """Compare two leaves of numbers: each key with its values in the one and in the other."""
+    before, keys = _parts_of_numbers(one)
+    after, other_keys = _parts_of_numbers(other)
+    names = keys.split(b"\0")
+    if keys == other_keys:
+        return [
+            (names[at], *pair)
+            for at, pair in enumerate(zip(before, after, strict=True))
+            if pair[0] != pair[1]
+        ]
+    mine = dict(zip(names, before, strict=True))
+    theirs = dict(zip(other_keys.split(b"\0"), after, strict=True))
+    changed = {key for key, _ in mine.items() ^ theirs.items()}
+    return [(key, mine.get(key), theirs.get(key)) for key in changed]
 
 
 def decode_all_numbers(leaves: Iterable[bytes]) -> tuple[bytes, list[int]]:

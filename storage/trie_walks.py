@@ -1,21 +1,25 @@
 """Walks over one tree of a state trie whose nodes are elsewhere.
 
 A walk is a generator: it yields `NeedNodes` and is sent the nodes of those names, a whole level of the
-tree at a time; so a driver needs one query for each level, whatever the number of keys. Pure.
+tree at a time; so a driver needs one query for each level, whatever the number of keys. Names are asked for
+in the order of the tree, in which a bulk build makes them: that reads a database's pages in order. Pure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import TypeVar
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from storage.trie_format import (
     BRANCH_BITS,
     EMPTY,
+    FAN_OUT,
     Codec,
     NodeName,
+    alike,
     child_of,
     children_of,
     is_branch,
@@ -27,6 +31,9 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 Nodes = Mapping[NodeName, bytes]
+
+_NOTHING = b""
+"""Stands for the node of `EMPTY`."""
 
 
 @frozen
@@ -99,50 +106,74 @@ def leaves_of(have: dict[NodeName, bytes], top: NodeName) -> Walk[list[bytes]]:
     leaves: list[bytes] = []
     while level:
         yield from fetch(have, level)
-        below: set[NodeName] = set()
+        below: list[NodeName] = []
         for name in level:
             data = have[name]
             if is_branch(data):
-                below.update(children_of(data))
+                below += children_of(data)
             else:
                 leaves.append(data)
-        below.discard(EMPTY)
-        level = list(below)
+        level = [name for name in below if name != EMPTY]
     return leaves
 
 
-def differing_leaves(
-    have: dict[NodeName, bytes], one: NodeName, other: NodeName
-) -> Walk[tuple[list[bytes], list[bytes]]]:
-    """Give the leaves of each tree that the other lacks: all their differences lie in these."""
-    ours: dict[NodeName, bytes] = {}
-    theirs: dict[NodeName, bytes] = {}
-    level = {(one, other)} if one != other else set()
+@define
+class Differing:
+    """The leaves that one of two trees has and the other lacks: all their differences lie in these.
+
+    `pairs` are leaves in the same place of both trees; what has no such partner is in `ours` or `theirs`.
+    """
+
+    pairs: list[tuple[bytes, bytes]] = field(factory=list)
+    ours: dict[NodeName, bytes] = field(factory=dict)
+    theirs: dict[NodeName, bytes] = field(factory=dict)
+
+    def sides(self) -> tuple[list[bytes], list[bytes]]:
+        """Give the leaves of each tree, paired or not."""
+        return (
+            [*self.ours.values(), *(left for left, _ in self.pairs)],
+            [*self.theirs.values(), *(right for _, right in self.pairs)],
+        )
+
+
+def differing_leaves(have: dict[NodeName, bytes], one: NodeName, other: NodeName) -> Walk[Differing]:
+    """Give the leaves in which two trees differ."""
+    found = Differing()
+    level = {(one, other, True): None} if one != other else {}
     while level:
-        yield from fetch(have, {name for pair in level for name in pair} - {EMPTY})
-        below: set[tuple[NodeName, NodeName]] = set()
-        for left, right in level:
-            left_slots = _slots_or_keep(have, left, ours)
-            right_slots = _slots_or_keep(have, right, theirs)
-            if left_slots and right_slots:
-                below.update(zip(left_slots, right_slots, strict=True))
-            elif left_slots:
-                below.update((slot, EMPTY) for slot in left_slots)
-            elif right_slots:
-                below.update((EMPTY, slot) for slot in right_slots)
-        level = {pair for pair in below if pair[0] != pair[1]}
-    return list(ours.values()), list(theirs.values())
+        wanted = dict.fromkeys(name for left, right, _ in level for name in (left, right))
+        wanted.pop(EMPTY, None)
+        yield from fetch(have, wanted)
+        below: dict[tuple[NodeName, NodeName, bool], None] = {}
+        for left, right, same_place in level:
+            mine, theirs = have.get(left, _NOTHING), have.get(right, _NOTHING)
+            if _is_branch(mine) or _is_branch(theirs):
+                below |= dict.fromkeys(three for three in _both(mine, theirs) if three[0] != three[1])
+            elif same_place and mine and theirs:
+                found.pairs.append((mine, theirs))
+                continue
+            if mine and not _is_branch(mine):
+                found.ours[left] = mine
+            if theirs and not _is_branch(theirs):
+                found.theirs[right] = theirs
+        level = below
+    return found
 
 
-def _slots_or_keep(have: Nodes, name: NodeName, leaves: dict[NodeName, bytes]) -> list[NodeName]:
-    """Give a branch's slots; a leaf is put into `leaves` and has none."""
-    if name == EMPTY:
-        return []
-    data = have[name]
-    if is_branch(data):
-        return slots_of(data)
-    leaves[name] = data
-    return []
+def _is_branch(data: bytes) -> bool:
+    return data != _NOTHING and is_branch(data)
+
+
+def _both(mine: bytes, theirs: bytes) -> Iterable[tuple[NodeName, NodeName, bool]]:
+    """Put what is below two nodes side by side, and tell if it spans the same slots; one is a branch."""
+    if alike(mine, theirs):
+        return zip(children_of(mine), children_of(theirs), repeat(True))
+    return zip(_slots(mine), _slots(theirs), repeat(False))
+
+
+def _slots(data: bytes) -> Sequence[NodeName]:
+    """List what the slots of a branch lead to; those of a leaf, or of nothing, lead to nothing."""
+    return slots_of(data) if _is_branch(data) else [EMPTY] * FAN_OUT
 
 
 def together(walks: Sequence[Walk[T]]) -> Walk[list[T]]:
@@ -157,7 +188,7 @@ def together(walks: Sequence[Walk[T]]) -> Walk[list[T]]:
         except StopIteration as stop:
             results[index] = stop.value
     while needs:
-        found = yield NeedNodes({name for need in needs.values() for name in need.names})
+        found = yield NeedNodes(dict.fromkeys(name for need in needs.values() for name in need.names))
         for index in list(needs):
             try:
                 needs[index] = walks[index].send(found)

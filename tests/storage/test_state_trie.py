@@ -179,6 +179,18 @@ class CostTests(SynchronousTestCase):
             self.trie.run(walk)
             self.assertLessEqual(self.trie.rounds, 6)
 
+    def test_nodes_are_asked_for_as_they_were_made(self) -> None:
+        """All members are asked for in the order in which a bulk build stores their leaves."""
+        asked: list[NodeName] = []
+
+        def load(names: Collection[NodeName]) -> Nodes:
+            asked.extend(names)
+            return {name: self.trie.nodes[name] for name in names}
+
+        run_walk(state_trie.members(self.root), load)
+        leaves = [name for name in self.trie.nodes if not trie_format.may_refer(name)]
+        self.assertEqual([name for name in asked if not trie_format.may_refer(name)], leaves)
+
     def test_a_difference_reads_little(self) -> None:
         """Two states that differ in one member are compared by reading two paths."""
         other = self.trie.apply(self.root, {("m.room.member", "@new:x"): 5})
