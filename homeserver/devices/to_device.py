@@ -18,7 +18,7 @@ from homeserver.events.persister import Persister
 from homeserver.events.write import TransactionRepeated, Write
 from homeserver.sync.session import Session
 from homeserver.sync.suppliers import ToDevicePage
-from protocol.canonical_json import JsonObject, dumps
+from protocol.canonical_json import JsonObject, dumps, encode
 from protocol.errors import TooLarge
 from protocol.identifiers import DeviceID, ServerName, UserID, server_of
 from storage import to_device
@@ -80,15 +80,17 @@ class ToDeviceMessages:
 
         Raises:
             TooLarge: a message is over the limit.
+            BadJson: one for another server has numbers that canonical JSON does not have.
         """
         local = {user: by for user, by in messages.items() if server_of(user) == self.server_name}
         remote = {user: by for user, by in messages.items() if user not in local}
         rows, entries = await self._local(sender, event_type, local)
         for server in {server_of(user) for user in remote}:
             theirs = {user: by for user, by in remote.items() if server_of(user) == server}
-            edu_rows, entry = await queued(self.nids, server, _edu(sender, event_type, theirs), now)
-            rows.append(edu_rows)
-            entries.append(entry)
+            for edu in _edus(sender, event_type, theirs):
+                edu_rows, entry = await queued(self.nids, server, edu, now)
+                rows.append(edu_rows)
+                entries.append(entry)
         try:
             claim = Claim(txn, now, None, None, None)
             await self.persister.commit(Write(tuple(rows), tuple(entries), txn=claim))
@@ -176,6 +178,27 @@ def _addressed(
     return [(device, content) for device, content in chosen.items() if content is not None]
 
 
+def _edus(sender: UserID, event_type: str, messages: Messages) -> list[bytes]:
+    """Give messages to users of one server as EDUs in canonical JSON, as many as their size demands.
+
+    Raises TooLarge for a message that fits into none, BadJson for one that canonical JSON cannot hold.
+    """
+    bare = len(_edu(sender, event_type, {}))
+    parts: list[dict[UserID, dict[str, JsonObject]]] = []
+    room = 0
+    for user_id, by_device in messages.items():
+        for device_id, content in by_device.items():
+            size = len(encode({user_id: {device_id: content}}))
+            if bare + size > MAX_MESSAGE_BYTES:
+                raise TooLarge(f"a message has more than {MAX_MESSAGE_BYTES} bytes")
+            if size > room:
+                parts.append({})
+                room = MAX_MESSAGE_BYTES - bare
+            parts[-1].setdefault(user_id, {})[device_id] = content
+            room -= size
+    return [_edu(sender, event_type, part) for part in parts]
+
+
 def _edu(sender: UserID, event_type: str, messages: Messages) -> bytes:
     content: dict[str, Any] = {
         "sender": sender,
@@ -183,7 +206,4 @@ def _edu(sender: UserID, event_type: str, messages: Messages) -> bytes:
         "message_id": secrets.token_urlsafe(16),
         "messages": messages,
     }
-    edu = dumps({"edu_type": "m.direct_to_device", "content": content})
-    if len(edu) > MAX_MESSAGE_BYTES:
-        raise TooLarge(f"messages to one server have more than {MAX_MESSAGE_BYTES} bytes")
-    return edu
+    return encode({"edu_type": "m.direct_to_device", "content": content})

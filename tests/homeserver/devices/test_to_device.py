@@ -6,8 +6,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from protocol.canonical_json import decode_own
-from protocol.errors import TooLarge
+from homeserver.devices import to_device as to_device_module
+from protocol.canonical_json import decode, decode_own, encode
+from protocol.errors import BadJson, TooLarge
 from protocol.identifiers import DeviceID, ServerName, UserID
 from storage import to_device
 from storage.feed import Kind
@@ -82,6 +83,39 @@ class ToDeviceTests:
         before = self.place.core.feed.position
         await self._send({ZOE: {"*": {}}, STRANGER: {"*": {}}, UserID("@x:third.test"): {"*": {}}})
         self.assertEqual(await self.place.entries(Kind.OUTBOUND_EDU, before), 2)
+
+    async def _queued(self) -> list[bytes]:
+        """Give the EDUs that wait for other servers, in order."""
+        rows = await self.database.read(lambda tx: tx.all("SELECT edu FROM outbound_edus ORDER BY edu_nid"))
+        return [bytes(row[0]) for row in rows]
+
+    async def test_canonical(self) -> None:
+        """What goes to another server is canonical JSON, for so it is signed; floats are refused."""
+        await self._start()
+        await self._send({ZOE: {"*": {"b": 1, "a": {"z": 1, "y": 2}}}})
+        (edu,) = await self._queued()
+        self.assertEqual(edu, encode(decode(edu)))
+        with self.assertRaises(BadJson):
+            await self._send({ZOE: {"*": {"x": 1.5}}}, "2")
+
+    async def test_many(self) -> None:
+        """Many messages to one server go as several EDUs, none over the limit, each message once."""
+        await self._start()
+        wanted = {
+            UserID(f"@z{user}:other.test"): {f"D{n}": {"n": n, "x": "y" * 1_500} for n in range(50)}
+            for user in range(4)
+        }
+        await self._send(wanted)
+        found: dict[str, dict[str, Any]] = {}
+        for raw in await self._queued():
+            self.assertLess(len(raw), to_device_module.MAX_MESSAGE_BYTES + 1)
+            content = decode_own(raw)["content"]
+            for user_id, by_device in content["messages"].items():
+                for device_id, message in by_device.items():
+                    self.assertIsNone(found.setdefault(user_id, {}).get(device_id))
+                    found[user_id][device_id] = message
+        self.assertEqual(found, wanted)
+        self.assertLess(len(await self._queued()), 7)
 
     async def test_large(self) -> None:
         """A message that is too large is refused, to users here and elsewhere (security: E7)."""
