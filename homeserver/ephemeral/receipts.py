@@ -15,6 +15,8 @@ from homeserver.events.event_store import Events
 from homeserver.events.heads import Heads, RoomHead
 from homeserver.events.nids import Nids
 from homeserver.events.persister import Persister
+from homeserver.events.relations import relation_of
+from homeserver.events.stored import StoredEvent
 from homeserver.events.write import Write
 from homeserver.sync.suppliers import Receipt
 from protocol.canonical_json import JsonObject
@@ -28,6 +30,7 @@ from storage.receipts import ReceiptRow
 READ: Final = "m.read"
 READ_PRIVATE: Final = "m.read.private"
 KINDS: Final = (READ, READ_PRIVATE)
+MAIN: Final = "main"
 
 
 @frozen
@@ -57,7 +60,7 @@ class ReadReceipts:
         Raises:
             Forbidden: the user is not in the room.
             NotFound: the event is not of the room.
-            InvalidParam: no receipt of this kind, or a thread that is none.
+            InvalidParam: no receipt of this kind, or a thread that the event is not of.
         """
         if mark.kind not in KINDS:
             raise InvalidParam(f"receiptType: must be one of {', '.join(KINDS)}")
@@ -66,8 +69,11 @@ class ReadReceipts:
         head = await self._head(room_id)
         if user_id not in head.local_members:
             raise Forbidden("You are not in this room")
-        if not await self.events.by_id(head.room_nid, (mark.event_id,)):
+        event = (await self.events.by_id(head.room_nid, (mark.event_id,))).get(mark.event_id)
+        if event is None:
             raise NotFound("There is no such event in this room")
+        if mark.thread is not None and not _is_in_thread(event, mark.thread):
+            raise InvalidParam("thread_id: the event is not of this thread")
         if await self._put(head, user_id, mark, now) and mark.kind == READ:
             self._tell_servers(head, user_id, mark, now)
 
@@ -142,3 +148,11 @@ class ReadReceipts:
 
 def _receipt(row: ReceiptRow, user_id: UserID) -> Receipt:
     return Receipt(row.receipt_nid, EventID(row.event_id), row.kind, user_id, row.thread or None, row.ts)
+
+
+def _is_in_thread(stored: StoredEvent, thread: str) -> bool:
+    """Tell whether an event is of a thread; its root, and what relates to that, are of the main one too."""
+    relation = relation_of(stored.event.content)
+    if thread == MAIN:
+        return not relation.is_thread
+    return thread in (stored.thread, stored.event.event_id, relation.relates_to)

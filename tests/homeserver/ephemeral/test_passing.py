@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -134,6 +135,28 @@ class ReceiptsTest(PassingCase):
         ):
             with self.assertRaises(error):
                 await receipts.set_local(user_id, where, mark, NOW)
+
+    async def test_threads(self) -> None:
+        """A receipt of a thread is of an event in it, of its root, or of one that relates to the root."""
+        receipts, room_id, root = self.place.passing.receipts, self.place.room_id, self.place.event_id
+        ids = {"root": root}
+        for name, rel_type, parent in (
+            ("reply", "m.thread", "root"),
+            ("edit", "m.replace", "root"),
+            ("reaction", "m.annotation", "reply"),
+            ("other", "m.thread", "edit"),
+        ):
+            draft = message(room_id, name)
+            relates = {"m.relates_to": {"rel_type": rel_type, "event_id": ids[parent]}}
+            sent = await self.place.core.events.send(evolve(draft, content=draft.content | relates), now=NOW)
+            ids[name] = sent.event.event_id
+        for name in ("root", "edit", "reply", "reaction"):
+            await receipts.set_local(BOB, room_id, Mark(READ, ids[name], root), NOW)
+        for name in ("root", "edit"):
+            await receipts.set_local(BOB, room_id, Mark(READ, ids[name], "main"), NOW)
+        for name, thread in (("other", root), ("reply", "main"), ("root", ids["reply"]), ("root", "$none")):
+            with self.assertRaises(InvalidParam):
+                await receipts.set_local(BOB, room_id, Mark(READ, ids[name], thread), NOW)
 
     async def test_remote(self) -> None:
         """Of an EDU with foreign and malformed receipts only the good land (security: F8)."""
