@@ -2,7 +2,9 @@
 
 Knows literals, quoted names and comments, so a `?` or `%` inside them is left alone. `IN ?` takes a
 list: SQLite gets a row of placeholders, padded to a few lengths so that few statements are prepared;
-PostgreSQL gets `= ANY (%s)` with one array literal, which is also right for an empty list.
+PostgreSQL gets `= ANY (%s)` with one array literal, which is also right for an empty list. `UTF8(column)`
+reads bytes that are known to be UTF-8: SQLite gives them as they are, PostgreSQL as text, since to write
+bytes as digits and read them back costs both sides more than all else about a row.
 Not a query builder: the text stays as its store wrote it.
 """
 
@@ -20,6 +22,7 @@ _TOKENS = re.compile(
   | (?P<list> \b(?:NOT\s+)?IN\s+\? )
   | (?P<lock> \s*\bFOR\s+(?:NO\s+KEY\s+UPDATE|UPDATE|SHARE)\b
               (?:\s+OF\s+\w+)?(?:\s+(?:SKIP\s+LOCKED|NOWAIT))? )
+  | (?P<utf8> \bUTF8\((?P<column>[\w.]+)\) )
   | (?P<rows> \bVALUES\s+\?(?!\w) )
   | (?P<mark> \? )
   | (?P<percent> % )
@@ -65,6 +68,9 @@ def parse(sql: str) -> Statement:
         elif kind == "mark":
             pieces.append("")
             postgres.append("%s")
+        elif kind == "utf8":
+            pieces[-1] += found["column"]
+            postgres.append(f"convert_from({found['column']}, 'UTF8')")
         else:
             pieces[-1] += "" if kind == "lock" else token
             postgres.append(token.replace("%", "%%"))

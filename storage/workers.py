@@ -1,11 +1,11 @@
 """Database threads: one queue, a few workers, results carried back to the reactor in bundles.
 
-Each worker owns one `Session` (a connection), used by its thread alone. A job goes to the worker that has
-rested the shortest: its pages, its prepared statements and what its server process knows of the tables are
-warm, and under light load the other connections are never opened. A job costs one hop to a
-worker and a share of one wake-up of the reactor: all jobs that finish before the reactor gets to run
-are handed over by one call. The queue is bounded: past `max_waiting` jobs `submit` raises
-`Unavailable` at once.
+Each worker owns one `Session` (a connection), used by its thread alone. A job goes to the first worker that
+rests, by a fixed order, also while that one still ends its last transaction: its pages, its prepared
+statements and what its server process knows of the tables are warm, which is worth more than the wait, and
+under light load the other connections are never opened. A job costs one hop to a worker and a share of one
+wake-up of the reactor: all jobs that finish before the reactor gets to run are handed over by one call. The
+queue is bounded: past `max_waiting` jobs `submit` raises `Unavailable` at once.
 
 `PooledDatabase` is the `Database` of both engines: it has workers that read and workers that write,
 so that long reads never stand before a commit.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
 from queue import SimpleQueue
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -56,12 +57,13 @@ class Job:
     result: Deferred[Any]
 
 
-@frozen(eq=False)
+@frozen(order=True)
 class _Worker:
     """A thread's session, and where a job is put for it while it rests."""
 
-    session: Session
-    next: SimpleQueue[Job | None] = field(factory=SimpleQueue)
+    number: int
+    session: Session = field(eq=False)
+    next: SimpleQueue[Job | None] = field(factory=SimpleQueue, eq=False)
 
 
 class Workers:
@@ -74,17 +76,17 @@ class Workers:
         self._reactor = reactor
         self._lock = threading.Lock()
         self._queue: deque[Job | None] = deque()
-        self._resting = [_Worker(session) for session in reversed(sessions)]
-        """A stack: the last to begin its rest is the first to work."""
+        self._resting = [_Worker(number, session) for number, session in enumerate(sessions)]
+        """A heap: the first by number is the first to work."""
         self._finished: deque[tuple[Deferred[Any], Any]] = deque()
         self._wakeup_sent = False
         self._waiting = 0
         self._max_waiting = max_waiting
         self._exits: list[Deferred[None]] | None = None
         self._sessions = sessions
-        for number, worker in enumerate(reversed(self._resting)):
+        for worker in list(self._resting):
             threading.Thread(
-                target=self._serve, args=(worker,), name=f"database-{name}-{number}", daemon=True
+                target=self._serve, args=(worker,), name=f"database-{name}-{worker.number}", daemon=True
             ).start()
 
     @property
@@ -120,36 +122,34 @@ class Workers:
     def _hand_out(self, job: Job | None) -> None:
         """Give a job, or the word to end, to a resting worker or to the first that will be free."""
         with self._lock:
-            worker = self._resting.pop() if self._resting else None
+            worker = heappop(self._resting) if self._resting else None
             if worker is None:
                 self._queue.append(job)
         if worker is not None:
             worker.next.put(job)
 
-    def _take(self, worker: _Worker) -> Job | None:
-        """Give a worker its next job, after a rest if none waits (runs on the worker's thread)."""
+    def _rest(self, worker: _Worker) -> None:
+        """Let a worker have its next job, now or when one comes (runs on the worker's thread)."""
         with self._lock:
             if self._queue:
-                return self._queue.popleft()
-            self._resting.append(worker)
-        return worker.next.get()
+                worker.next.put(self._queue.popleft())
+            else:
+                heappush(self._resting, worker)
 
     def _serve(self, worker: _Worker) -> None:
         """Serve jobs until told to end (runs on a worker's thread)."""
-        session, job = worker.session, worker.next.get()
-        while job is not None:
-            if job.result.called:
-                self._post(job.result, None)
-            else:
+        session = worker.session
+        while (job := worker.next.get()) is not None:
+            outcome = None
+            if not job.result.called:
                 try:
                     outcome = session.run(job.work, job.args, job.kwargs)
                 except BaseException:
                     outcome = Failure()
-                self._post(job.result, outcome)
-                del outcome
-                session.settle()
-            del job
-            job = self._take(worker)
+            self._rest(worker)
+            self._post(job.result, outcome)
+            del job, outcome
+            session.settle()
         session.close()
         self._reactor.callFromThread(self._ended)
 

@@ -172,7 +172,8 @@ def render_row(row: ClientEventRow, version: RoomVersion | None) -> ClientEvent:
 def as_pdu(event: ClientEvent, row: ClientEventRow, version_id: str | None) -> ClientEvent:
     """Give an event whose body is the PDU as it travels; `version_id` is given for a redacted event."""
     raw = row.pdu if version_id is None else _redacted(row.pdu, get_room_version(version_id))
-    return msgspec.structs.replace(event, body=bytes(raw[:-1]), content_end=len(_CONTENT))
+    whole = raw.encode() if isinstance(raw, str) else raw
+    return msgspec.structs.replace(event, body=whole[:-1], content_end=len(_CONTENT))
 
 
 def emptied(event: ClientEvent) -> ClientEvent:
@@ -181,7 +182,7 @@ def emptied(event: ClientEvent) -> ClientEvent:
     return msgspec.structs.replace(event, body=body, content_end=len(_CONTENT) + 2)
 
 
-def _redacted(raw: bytes, version: RoomVersion) -> bytes:
+def _redacted(raw: bytes | str, version: RoomVersion) -> bytes:
     """Redact a PDU for rendering."""
     return orjson.dumps(redact(orjson.loads(raw), version))
 

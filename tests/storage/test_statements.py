@@ -52,6 +52,15 @@ class ParseTests(SynchronousTestCase):
             self.assertEqual(parsed.sqlite, "SELECT a FROM t")
             self.assertEqual(parsed.postgres, f"SELECT a FROM t{lock}")
 
+    def test_text_kept_as_bytes(self) -> None:
+        """`UTF8(column)` is text on PostgreSQL alone; its arguments stay where they are."""
+        parsed = parse("SELECT UTF8(e.pdu) FROM e WHERE a = ? AND b IN ?")
+        self.assertEqual(
+            parsed.postgres, "SELECT convert_from(e.pdu, 'UTF8') FROM e WHERE a = %s AND b = ANY (%s)"
+        )
+        self.assertEqual(parsed.sqlite, "SELECT e.pdu FROM e WHERE a = ? AND b IN ?")
+        self.assertEqual((parsed.pieces[0], parsed.lists), ("SELECT e.pdu FROM e WHERE a = ", (1,)))
+
     def test_array_literals(self) -> None:
         """Elements are quoted so that no text can end its literal."""
         self.assertEqual(array_literal([1, None, True]), "{1,NULL,1}")
