@@ -21,11 +21,21 @@ from protocol.power_levels import PowerLevels
 from protocol.room_versions import ROOM_VERSIONS, RoomVersion
 from protocol.third_party_invites import THIRD_PARTY_INVITE, third_party_token
 
-__all__ = ["AuthError", "auth_keys_for", "check_auth", "check_auth_events", "may_ask_to_redact", "may_redact"]
+__all__ = [
+    "NEVER_REDACTED",
+    "AuthError",
+    "auth_keys_for",
+    "check_auth",
+    "check_auth_events",
+    "may_ask_to_redact",
+    "may_redact",
+]
 
 CREATE: Final[StateKey] = ("m.room.create", "")
 POWER_LEVELS: Final[StateKey] = ("m.room.power_levels", "")
 JOIN_RULES: Final[StateKey] = ("m.room.join_rules", "")
+NEVER_REDACTED: Final = ("m.room.create", "m.room.server_acl")
+"""Types of events that users of this server may not redact, whatever their level."""
 
 
 def auth_keys_for(
@@ -185,8 +195,9 @@ def may_redact(redaction: Event, target: Event, power: PowerLevels) -> bool:
 def may_ask_to_redact(sender: UserID, target: Event, power: PowerLevels) -> bool:
     """Tell whether a user of this server may redact an event: their own, or with the level for it.
 
-    The create event nobody may: in older versions it would no longer say what room it made (security: S5).
+    Some nobody may: a create event would, in older versions, no longer say what room it made (security: S5);
+    an ACL with nothing in it shuts every server out.
     """
-    if target.type == CREATE[0]:
+    if target.type in NEVER_REDACTED:
         return False
     return sender == target.sender or power.user(sender) >= power.redact

@@ -17,7 +17,7 @@ from homeserver.events.place import Place, events_of
 from homeserver.events.relations import NO_RELATION, Relation
 from homeserver.events.stored import Status, StoredEvent
 from homeserver.events.write import Write
-from protocol.auth_rules import auth_keys_for, check_auth, may_ask_to_redact
+from protocol.auth_rules import NEVER_REDACTED, auth_keys_for, check_auth, may_ask_to_redact
 from protocol.errors import Forbidden
 from protocol.events import Event, EventDraft, Links, build_event
 from protocol.identifiers import ServerName, StateKey, UserID
@@ -151,6 +151,8 @@ def check_redaction(event: Event, target: Event, state: Mapping[StateKey, Event]
 
     Raises `Forbidden` if not.
     """
+    if target.type in NEVER_REDACTED:
+        raise Forbidden(f"{target.type} events are not redacted")
     power = PowerLevels.of(event.version, state[CREATE], state.get(POWER_LEVELS))
     if event.room_id != target.room_id or not may_ask_to_redact(event.sender, target, power):
         raise Forbidden("You may not redact this event")

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 
 from federation.inbound.transactions import Transaction
+from federation.resident.access import ACL
 from homeserver.events.commit_batch import commit_batch
 from homeserver.events.stored import Status
 from protocol.errors import BadJson
@@ -15,7 +16,7 @@ from protocol.identifiers import RoomID
 from protocol.room_versions import V12
 from storage import memberships, staging
 from storage.memberships import Membership
-from tests.federation.inbound_helpers import DAVE, InboundCase, start
+from tests.federation.inbound_helpers import DAVE, STRANGER, InboundCase, start
 from tests.homeserver.events.helpers import ALICE, BOB, NOW, membership, message
 from tests.homeserver.events.received_helpers import (
     CAROL,
@@ -168,6 +169,25 @@ class InboundTests(InboundCase):
         self.assertIn("error", answer["pdus"][denied.event_id])
         elsewhere = remote.build(message(RoomID("!elsewhere:other.test"), "x", CAROL), [denied])
         self.assertEqual(await here.send([elsewhere.pdu]), {"pdus": {}})
+
+    async def test_a_redacted_acl_is_in_force(self) -> None:
+        """A moderator elsewhere who redacts the ACL shuts nobody out: it denies whom it denied."""
+        here, room, remote = await self.begin()
+        levels = {"users": {ALICE: 100, CAROL: 50}, "events_default": 0}
+        acl = {"allow": ["*"], "deny": [STRANGER]}
+        for draft in (
+            EventDraft(room.room_id, "m.room.power_levels", ALICE, levels, ""),
+            EventDraft(room.room_id, "m.room.server_acl", ALICE, acl, ""),
+        ):
+            last = await here.worker.events.send(draft, now=NOW)
+            remote.state[last.event.key] = last.event
+        redacts = EventDraft(room.room_id, "m.room.redaction", CAROL, {}, redacts=last.event.event_id)
+        redaction = remote.build(redacts, [last.event])
+        self.assertEqual(await here.send([redaction.pdu]), {"pdus": {redaction.event_id: {}}})
+        head = await here.worker.heads.get(room.nid)
+        self.assertEqual(dict((await head.shown([ACL]))[ACL].content), {})
+        allowed = [await here.transactions.access.allows(each, head) for each in (OTHER, STRANGER)]
+        self.assertEqual(allowed, [True, False])
 
     async def test_an_invite_is_withdrawn_by_its_server(self) -> None:
         """A leave of an invited user comes by transaction, though we are not in the room."""

@@ -252,12 +252,14 @@ class RedactionTest(SynchronousTestCase):
         self.assertFalse(may_ask_to_redact(CAROL, target, power))
         self.assertTrue(may_ask_to_redact(ALICE, room.event("m.room.message", CAROL, {}), power))
 
-    def test_ask_for_create(self) -> None:
-        """Nobody here redacts the create event, not even who made it (security: S5)."""
+    def test_ask_for_what_nobody_redacts(self) -> None:
+        """Nobody here redacts the create event or an ACL, not even who sent it (security: S5)."""
         for version in ALL_VERSIONS:
             room = Room.of(version, ALICE).with_members(ALICE)
             power = PowerLevels.of(version, room.create, None)
             self.assertFalse(may_ask_to_redact(ALICE, room.create, power))
+            acl = room.event("m.room.server_acl", ALICE, {"allow": ["*"]}, "")
+            self.assertFalse(may_ask_to_redact(ALICE, acl, power))
 
 
 class NonsenseTest(SynchronousTestCase):

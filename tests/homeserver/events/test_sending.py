@@ -8,6 +8,7 @@ from typing import Any
 from attrs import evolve
 from twisted.internet.defer import Deferred, gatherResults
 
+from homeserver.events.building import CREATE
 from homeserver.events.stored import StoredEvent
 from homeserver.events.write import Poisoned
 from protocol.errors import Forbidden, NotFound
@@ -55,6 +56,7 @@ class SendingTests:
 
     database: Database
     assertEqual: Callable[..., None]
+    assertRaisesRegex: Callable[..., Any]
     assertTrue: Callable[..., None]
     assertIsInstance: Callable[..., None]
 
@@ -261,6 +263,19 @@ class SendingTests:
         entries = worker.feed.room_since(made.room.nid, 0)
         assert entries is not None
         self.assertTrue(entries[-1].flags & feed.Flag.REDACTION)
+
+    async def test_what_rules_the_room_is_not_redacted(self) -> None:
+        """Redactions of the ACL and of the create event are refused with a sentence, of any level."""
+        worker = await self.begin()
+        made = await worker.room()
+        room_id = made.room.room_id
+        acl = EventDraft(room_id, "m.room.server_acl", ALICE, {"allow": ["*"]}, "")
+        sent = await worker.events.send(acl, now=NOW)
+        create = (await (await worker.heads.get(made.room.nid)).state([CREATE]))[CREATE]
+        for target in (sent.event, create):
+            draft = EventDraft(room_id, "m.room.redaction", ALICE, {}, redacts=target.event_id)
+            with self.assertRaisesRegex(Forbidden, f"{target.type} events are not redacted"):
+                await worker.events.send(draft, now=NOW)
 
     async def test_a_thousand_forks_are_merged_twenty_at_a_time(self) -> None:
         """However many forward extremities there are, an event names at most 20 (security: S11)."""
