@@ -1,6 +1,7 @@
 """Profiles: name, avatar, time zone and whatever else users tell of themselves.
 
-Source: client-server-api/_index.md, "Profiles", "m.profile_fields capability"; security D14.
+Source: client-server-api/_index.md, "Profiles", "m.profile_fields capability"; appendices.md, "Common
+Namespaced Identifier Grammar"; security D14.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ MAX_PROFILE_BYTES = 65_536
 MAX_KEY_BYTES = 255
 MAX_NAME = 256
 MAX_AVATAR_URL = 1000
+_KNOWN = frozenset({DISPLAYNAME, AVATAR_URL, TIME_ZONE})
+_CUSTOM = re.compile(r"[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)+")
 _TIME_ZONE = re.compile(r"[A-Za-z0-9_+/-]{1,64}")
 
 
@@ -133,6 +136,8 @@ def check_field(field: str, value: JsonValue) -> None:
         raise InvalidParam("The name of a profile field may not be empty")
     if len(field.encode("utf-8", "replace")) > MAX_KEY_BYTES:
         raise KeyTooLarge(f"The name of a profile field may have at most {MAX_KEY_BYTES} bytes")
+    if field not in _KNOWN and _CUSTOM.fullmatch(field) is None:
+        raise InvalidParam("A profile field of one's own is named as in com.example.field, in lower case")
     bound = {DISPLAYNAME: MAX_NAME, AVATAR_URL: MAX_AVATAR_URL}.get(field)
     if bound is not None and value is not None:
         if not isinstance(value, str):

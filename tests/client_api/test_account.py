@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 from homeserver.accounts.registration import Newcomer
 from tests.client_api.helpers import V1, V3, AccountsCase
@@ -245,9 +246,13 @@ class ProfileTests(Alice):
             ("displayname", {}, "M_MISSING_PARAM"),
             ("m.tz", {"m.tz": "no zone!"}, "M_INVALID_PARAM"),
             (long, {long: 1}, "M_KEY_TOO_LARGE"),
-            ("big", {"big": "x" * 66_000}, "M_PROFILE_TOO_LARGE"),
+            ("org.example.big", {"org.example.big": "x" * 66_000}, "M_PROFILE_TOO_LARGE"),
+            *(
+                (name, {name: 1}, "M_INVALID_PARAM")
+                for name in ("pets", "Org.example", "org.bär", "org.", "a b.c")
+            ),
         ):
-            answer = await self.as_alice("PUT", f"{V3}/profile/{ID}/{field}", body)
+            answer = await self.as_alice("PUT", f"{V3}/profile/{ID}/{quote(field)}", body)
             self.assertEqual((answer.status, answer.errcode), (400, errcode))
         other = await self.as_alice("PUT", f"{V3}/profile/@bob:plait.test/displayname", {"displayname": "x"})
         self.assertEqual(other.status, 403)
