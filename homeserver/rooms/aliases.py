@@ -104,16 +104,14 @@ class Aliases:
             await self.database.write(directory.move_aliases, old_nid, new_nid)
 
     async def check_canonical(self, room_id: RoomID, content: Mapping[str, Any]) -> None:
-        """Check the aliases that a new `m.room.canonical_alias` claims.
+        """Check the aliases that a new `m.room.canonical_alias` claims; an empty `alias` is none.
 
         Raises:
             InvalidParam: one is no alias.
             BadAlias: one does not point at the room.
         """
-        claimed = [content.get("alias"), *_listed(content.get("alt_aliases"))]
-        for text in claimed:
-            if text is None:
-                continue
+        first = content.get("alias")
+        for text in (*([] if first in (None, "") else [first]), *_listed(content.get("alt_aliases"))):
             alias = parse_room_alias(text)
             try:
                 resolved = await self.resolve(alias)

@@ -112,11 +112,12 @@ class NamesTests:
             await messages.set_state(draft, NOW)
 
         await claim(room_id, {"alias": TEA, "alt_aliases": [TEA]})
-        await claim(room_id, {"alias": None})
+        for nothing in ({"alias": None}, {"alias": ""}, {"alt_aliases": []}):
+            await claim(room_id, nothing)
         for content in ({"alias": TEA}, {"alt_aliases": [TEA]}, {"alias": FAR}, {"alias": "#no:plait.test"}):
             with self.assertRaises(BadAlias):
                 await claim(other, content)
-        for content in ({"alias": 3}, {"alt_aliases": "x"}, {"alias": "tea"}):
+        for content in ({"alias": 3}, {"alt_aliases": "x"}, {"alias": "tea"}, {"alt_aliases": [None]}):
             with self.assertRaises(InvalidParam):
                 await claim(room_id, content)
 
