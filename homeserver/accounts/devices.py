@@ -48,8 +48,9 @@ class Devices:
 
     async def device_ids(self, user_id: UserID) -> Sequence[DeviceID]:
         """Give the IDs of a local user's devices; none for a user who does not exist."""
-        user_nid = await self.nids.user(user_id)
-        return [DeviceID(row.device_id) for row in await self.database.read(devices.of_user, user_nid)]
+        user_nid = (await self.nids.known_users([user_id])).get(user_id)
+        rows = () if user_nid is None else await self.database.read(devices.of_user, user_nid)
+        return [DeviceID(row.device_id) for row in rows]
 
     async def rename(self, user_nid: int, device_id: str, display_name: str | None) -> None:
         """Name a device; raises NotFound or InvalidParam."""

@@ -187,12 +187,15 @@ class DeviceKeys:
         self._counts.pop(user_nid, None)
 
     async def device_list(self, user_id: UserID) -> JsonObject:
-        """Give a local user's devices with their keys, as other servers see them; raises `NotFound`."""
+        """Give a local user's devices with their keys, as other servers see them.
+
+        Raises `NotFound` for a user who never had any; one whose last is gone has an empty list.
+        """
+        user_nid = (await self.nids.known_users([user_id])).get(user_id)
         device_ids = await self.devices.device_ids(user_id)
-        if not device_ids:
+        stream_id = 0 if user_nid is None else await self.database.read(device_keys.stream_of, user_nid)
+        if user_nid is None or not (device_ids or stream_id):
             raise NotFound(f"{user_id} has no devices")
-        user_nid = await self.nids.user(user_id)
-        stream_id = await self.database.read(device_keys.stream_of, user_nid)
         keys = await self.database.read(device_keys.keys_of, [user_nid])
         by_device = {row.device_id: json.loads(row.keys) for row in keys}
         listed = [_listed(device_id, by_device.get(device_id)) for device_id in device_ids]

@@ -15,7 +15,7 @@ from attrs import frozen
 from homeserver.clock import Clock
 from homeserver.devices.outbox import queued
 from homeserver.events.nids import Nids
-from protocol.canonical_json import encode
+from protocol.canonical_json import JsonObject, JsonValue, decode_own, encode
 from protocol.identifiers import ServerName, UserID
 from storage import device_keys, shared_rooms
 from storage.database import Database
@@ -32,9 +32,12 @@ class DeviceChange:
     display_name: str | None = None
     """What it is called now, if that is what changed."""
 
-    def content(self, user_id: UserID, stream_id: int) -> dict[str, object]:
-        """Give the content of its `m.device_list_update`."""
-        content: dict[str, object] = {
+    def content(self, user_id: UserID, stream_id: int, keys: JsonValue | None) -> JsonObject:
+        """Give the content of its `m.device_list_update`; `keys` are the identity keys it has now.
+
+        They are told with every change: other servers take what is told for all there is to know.
+        """
+        content: JsonObject = {
             "user_id": user_id,
             "device_id": self.device_id,
             "stream_id": stream_id,
@@ -43,6 +46,8 @@ class DeviceChange:
         }
         if self.display_name is not None:
             content["device_display_name"] = self.display_name
+        if keys is not None and not self.deleted:
+            content["keys"] = keys
         return content
 
 
@@ -58,7 +63,10 @@ class DeviceNews:
     async def of(
         self, user_nid: int, changes: Sequence[DeviceChange]
     ) -> tuple[tuple[Rows, ...], tuple[NewEntry, ...]]:
-        """Give the rows and entries that tell of changes of one user's devices; nothing if there are none."""
+        """Give the rows and entries that tell of changes of one user's devices; nothing if there are none.
+
+        Changed keys are to be committed before.
+        """
         if not changes:
             return (), ()
         rows: list[Rows] = []
@@ -66,8 +74,11 @@ class DeviceNews:
         last = await self.database.write(device_keys.next_streams, user_nid, len(changes))
         user_id = (await self.nids.user_ids([user_nid]))[user_nid]
         servers = await self.database.read(shared_rooms.servers_of_user, user_nid)
+        keys = {row.device_id: row.keys for row in await self.database.read(device_keys.keys_of, [user_nid])}
         for stream_id, change in enumerate(changes, last - len(changes) + 1):
-            edu = encode({"edu_type": "m.device_list_update", "content": change.content(user_id, stream_id)})
+            of_device = keys.get(change.device_id)
+            content = change.content(user_id, stream_id, None if of_device is None else decode_own(of_device))
+            edu = encode({"edu_type": "m.device_list_update", "content": content})
             for server in servers:
                 if server != self.server_name:
                     edu_rows, entry = await queued(self.nids, ServerName(server), edu, self.clock.now_ms())

@@ -179,6 +179,8 @@ class DeviceKeysTests:
         self.assertEqual([each["device_id"] for each in listed["devices"]], [PHONE])
         with self.assertRaises(MatrixError):
             await self.keys.device_list(UserID("@nobody:plait.test"))
+        self.place.world.devices[ALICE] = []
+        self.assertEqual(await self.keys.device_list(ALICE), {"stream_id": 1, "devices": []})
 
     async def test_news_from_elsewhere(self) -> None:
         """A server tells of its own users' devices, and strangers are nobody's news (security: F8)."""

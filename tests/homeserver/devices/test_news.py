@@ -7,10 +7,13 @@ from typing import Any
 
 from homeserver.accounts.devices import Devices
 from homeserver.accounts.last_seen import LastSeen
+from homeserver.devices.keys import Upload
 from homeserver.devices.news import DeviceNews
-from protocol.identifiers import ServerName
+from homeserver.sync.session import Session
+from protocol.identifiers import DeviceID, ServerName, UserID
 from storage import devices
 from storage.feed import Kind
+from tests.homeserver.devices.test_keys import identity
 from tests.homeserver.ephemeral.helpers import OTHER, STRANGER, Place, start_place
 from tests.homeserver.events.helpers import ALICE, NOW
 from tests.storage.helpers import PostgresCase, SqliteCase
@@ -49,6 +52,25 @@ class DeviceNewsContract:
         self.assertEqual(content["device_display_name"], "Alice's phone")
         self.assertEqual((content["stream_id"], content["prev_id"], content["deleted"]), (1, [], False))
         self.assertEqual(await place.entries(Kind.DEVICE_LIST, since), 1)
+
+    async def test_keys(self) -> None:
+        """Every change but the end of a device comes with its keys: what is not told is taken to be gone."""
+        place, served, alice = await self._start()
+        keys = identity(device_id="DESK", keys={"ed25519:DESK": "abc"})
+        session = Session(ALICE, alice, DeviceID("DESK"))
+        await place.passing.keys.upload(session, Upload(keys, {}, {}))
+        await served.rename(alice, "DESK", "Alice's desk")
+        await served.rename(alice, "PHONE", "Alice's phone")
+        await served.remove(alice, ["DESK"])
+        told = [content.get("keys") for _, content in await self._told()]
+        self.assertEqual(told, [keys, keys, None, None])
+
+    async def test_strangers(self) -> None:
+        """Who asks for the devices of users who do not exist leaves nothing behind."""
+        place, served, _ = await self._start()
+        nobody = UserID("@nobody:plait.test")
+        self.assertEqual(await served.device_ids(nobody), [])
+        self.assertEqual(await place.core.nids.known_users([nobody]), {})
 
     async def test_devices_that_are_gone(self) -> None:
         """Each device that is removed is told, under numbers that follow one another; others are not."""
