@@ -138,7 +138,7 @@ def _spec(
         for key, value in create.content.items()
         if key not in ("room_version", "creator", "predecessor", "additional_creators")
     }
-    creation["predecessor"] = {"room_id": head.room_id}
+    creation["predecessor"] = {"room_id": head.room_id, "event_id": head.place.prev_events[-1]}
     if version.privileged_creators and creators:
         creation["additional_creators"] = list(creators)
     initial = tuple(_copied(old, version, {user_id, *creators}))

@@ -189,12 +189,13 @@ class NamesTests:
                 await self.published.publish(old)
                 ban = {"membership": "ban"}
                 await self.house.put(old, "m.room.member", ban, ALICE, BOB)
+                last = (await self.house.state(old))["m.room.member", BOB].event_id
                 new = await self.house.rooms.upgrades.upgrade(ALICE, old, after, [], NOW)
                 tombstone = await self.house.content(old, "m.room.tombstone")
                 self.assertEqual(tombstone["replacement_room"], new)
                 create = await self.house.content(new, "m.room.create")
                 self.assertEqual(create["room_version"], after.id)
-                self.assertEqual(create["predecessor"]["room_id"], old)
+                self.assertEqual(create["predecessor"], {"room_id": old, "event_id": last})
                 self.assertEqual(await self.house.content(new, "m.room.name"), {"name": "Tea"})
                 member = await self.house.content(new, "m.room.member", BOB)
                 self.assertEqual(member["membership"], "ban")
