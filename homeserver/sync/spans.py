@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from attrs import field, frozen
 
-from storage.feed import Entry, Kind
+from storage.feed import Entry, Kind, NewEntry
 from storage.spans import Bounds
 
 _CHANGES = (Kind.EVENT, Kind.STATE)
@@ -48,7 +48,7 @@ class RoomSpan:
         return (self.room_nid, entries[0].pos, entries[-1].pos, self.complete) if entries else (0, 0, 0, True)
 
 
-def is_straight(entry: Entry) -> bool:
+def is_straight(entry: Entry | NewEntry) -> bool:
     """Tell whether an entry is an event on which alone the room goes on."""
     return entry.kind == Kind.EVENT and entry.head is not None and entry.head.extremities == (entry.ref,)
 

@@ -104,30 +104,33 @@ class UnreadVerdicts:
     def rows(self, tx: Transaction, entries: Sequence[NewEntry]) -> list[Rows]:
         """Give the rows of verdicts on the events of entries about to be committed."""
         found: list[Rows] = []
-        moving: dict[int | None, frozenset[int]] = {}
+        moving: dict[int | None, list[NewEntry]] = {}
         for entry in entries:
             if entry.flags & Flag.MEMBERSHIP:
-                moving[entry.room_nid] = moving.get(entry.room_nid, _NONE) | {entry.ref or 0}
+                moving.setdefault(entry.room_nid, []).append(entry)
         for entry in entries:
             stored = entry.payload
             if entry.kind == Kind.EVENT and isinstance(stored, StoredEvent):
-                found += self._judge(tx, stored, moving.get(entry.room_nid, _NONE))
+                found += self._judge(tx, stored, moving.get(entry.room_nid, ()))
         return found
 
     def noted(self, room_nid: int, nid: int) -> Noted | None:
         """Give what this process found out about an event it committed lately."""
         return self._noted.get((room_nid, nid))
 
-    def audience(self, tx: Transaction, room_nid: int, moving: frozenset[int] = _NONE) -> Audience:
+    def audience(self, tx: Transaction, room_nid: int, moving: Sequence[NewEntry] = ()) -> Audience:
         """Give who may have unread counts in a room, from memory or the database.
 
-        `moving` are the memberships of the room that this transaction writes, by event nid.
+        `moving` are the entries of memberships of the room that this transaction writes.
         """
         known, version, moves = self._rooms.get(room_nid), self._version, self._moves
-        if known is None or known.awaits not in (_NONE, moving):
+        awaits = frozenset(entry.ref or 0 for entry in moving)
+        if known is not None and awaits and not known.awaits:
+            known = self._expecting(known, moving, awaits)
+        if known is None or known.awaits != awaits:
             local = memberships.local_members(tx, room_nid)
             members = sum(memberships.servers(tx, room_nid).values())
-            known = Audience({UserID(user): nid for user, nid in local.items()}, members, {}, -1, {}, moving)
+            known = Audience({UserID(user): nid for user, nid in local.items()}, members, {}, -1, {}, awaits)
         if known.version == version:
             if not known.newcomers:
                 return known
@@ -171,20 +174,35 @@ class UnreadVerdicts:
             if followed is not None:
                 self._rooms[room_nid] = followed
 
-    def _followed(self, known: Audience, entry: Entry) -> Audience | None:
+    def _expecting(
+        self, known: Audience, moving: Sequence[NewEntry], awaits: frozenset[int]
+    ) -> Audience | None:
+        """Give the audience after memberships that are being written; None where it is not for certain."""
+        followed: Audience | None = known
+        for entry in moving:
+            if followed is not None and not self._is_of_elsewhere(entry):
+                followed = self._followed(followed, entry)
+        return None if followed is None else evolve(followed, awaits=awaits)
+
+    def _is_of_elsewhere(self, entry: Entry | NewEntry) -> bool:
+        """Tell whether a membership is surely that of another server's user, who has no counts."""
+        stored = entry.payload
+        return isinstance(stored, StoredEvent) and server_of(UserID(stored.event.key[1])) != self._server_name
+
+    def _followed(self, known: Audience, entry: Entry | NewEntry) -> Audience | None:
         """Give the audience after a membership; None where it is not for certain or not of a local user."""
         stored = entry.payload
         if known.awaits and entry.ref not in known.awaits:
             return None
         if not is_straight(entry) or entry.user_nid is None or not isinstance(stored, StoredEvent):
             return None
-        user_id = UserID(stored.event.key[1])
-        if server_of(user_id) != self._server_name:
+        if self._is_of_elsewhere(entry):
             return None
+        user_id = UserID(stored.event.key[1])
         known = evolve(known, awaits=known.awaits - {entry.ref})
         return known.after(user_id, entry.user_nid, joined=stored.event.membership == "join")
 
-    def _judge(self, tx: Transaction, stored: StoredEvent, moving: frozenset[int]) -> list[Rows]:
+    def _judge(self, tx: Transaction, stored: StoredEvent, moving: Sequence[NewEntry]) -> list[Rows]:
         """Judge one event for everybody, and note what differs from the masks."""
         if stored.status is not Status.ACCEPTED:
             return []

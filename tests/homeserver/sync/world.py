@@ -149,6 +149,13 @@ class World:
 
     readers: Any = None
     more_rows: Any = None
+    held: list[NewEntry] | None = None
+
+    async def release(self) -> None:
+        """Commit all that was held at once."""
+        assert self.held is not None
+        entries, self.held = self.held, None
+        await self.commit(entries)
 
     async def session(self, user_id: str, device: str = "DEV") -> Session:
         """Give a session of a user."""
@@ -156,7 +163,13 @@ class World:
         return Session(user, await self.nids.user(user), DeviceID(device))
 
     async def commit(self, entries: Sequence[NewEntry], work: Any = None) -> list[Entry]:
-        """Write rows and entries in one transaction, and let the tail have them."""
+        """Write rows and entries in one transaction, and let the tail have them.
+
+        While something is `held`, entries are but added to it, to be committed together.
+        """
+        if self.held is not None:
+            self.held += entries
+            return []
 
         def write(tx: Transaction) -> int:
             if work is not None:

@@ -173,6 +173,18 @@ class CountTests(TestCase):
             await self.room.member(user, user, "leave")
             await self.audience_size()
 
+    async def test_whoever_joins_and_is_mentioned_in_one_commit_is_told(self) -> None:
+        """A mention counts for whose join is in the same commit, and the audience is right after it."""
+        self.rules.custom[ERIN] = MentionsAndCake()
+        for user in (FAR, ERIN):
+            await self.room.say(ALICE, "so that the audience is in memory")
+            self.world.held = []
+            await self.room.member(user, user, "join")
+            await self.room.say(ALICE, "welcome", **{"m.mentions": {"user_ids": [ERIN]}})
+            await self.world.release()
+            await self.audience_size()
+        self.assertEqual(await self.counts(ERIN), (1, 1, {}))
+
     async def test_a_membership_that_is_not_committed_changes_no_audience(self) -> None:
         """Who could not leave, the transaction having failed, is in the audience as before."""
         dave = (await self.world.session(DAVE)).user_nid
