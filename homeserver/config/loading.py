@@ -1,21 +1,21 @@
 """Reading `homeserver.yaml`: YAML in, a frozen `Config` out, or an error that names key and line.
 
-`${NAME}` in a value is taken from the environment. Every secret may instead be given as a file: key
-`shared_secret_file` holds the path, from the folder of the configuration, of a file whose content,
-stripped, is `shared_secret`. A file of a list, `tokens_file`, has an item on each line.
+`${NAME}` in a value is taken from the environment, and read as a number where one is wanted. Every secret may
+instead be given as a file: key `shared_secret_file` holds the path, from the folder of the configuration, of
+a file whose content, stripped, is `shared_secret`. A file of a list, `tokens_file`, has an item on each line.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
-from attrs import frozen
+from attrs import field, frozen
 
 from homeserver.config.checking import check
 from homeserver.config.sections import Config
@@ -57,11 +57,9 @@ def parse_config(text: str, name: str, environment: Mapping[str, str], folder: P
     """Validate a configuration, called `name` in messages; relative paths of secrets begin at `folder`."""
     tree = _compose(text, name)
     try:
-        plain = _Values(environment, folder).of(tree)
+        config = _convert(tree, _Values(environment, folder))
     except _BadNode as error:
         raise ConfigError(f"{name}:{error.line}: {error}") from None
-    try:
-        config = msgspec.convert(plain, Config, dec_hook=_decode_secret)
     except msgspec.ValidationError as error:
         line, message = _explain(tree, str(error))
         raise ConfigError(f"{name}:{line}: {message}") from None
@@ -69,6 +67,22 @@ def parse_config(text: str, name: str, environment: Mapping[str, str], folder: P
     if problem is not None:
         raise ConfigError(f"{name}:{_line_of(tree, problem.key)}: {problem.key}: {problem.message}")
     return config
+
+
+def _convert(tree: yaml.MappingNode, values: _Values) -> Config:
+    """Make the configuration; raise _BadNode or ValidationError.
+
+    What comes from the environment is text, and is read as YAML only where text will not do: a secret of
+    digits stays one.
+    """
+    while True:
+        try:
+            return msgspec.convert(values.of(tree), Config, dec_hook=_decode_secret)
+        except msgspec.ValidationError as error:
+            node = _node_at(tree, _key_and_message(str(error))[0])
+            if node not in values.from_environment or node in values.read_as_yaml:
+                raise
+            values.read_as_yaml.add(node)
 
 
 class _BadNode(Exception):
@@ -102,6 +116,10 @@ class _Values:
 
     environment: Mapping[str, str]
     folder: Path
+    from_environment: set[yaml.Node] = field(factory=set)
+    """Nodes that name variables."""
+    read_as_yaml: set[yaml.Node] = field(factory=set)
+    """Those whose text, once the variables are in, is to be read as YAML reads it."""
 
     def of(self, node: yaml.Node) -> Any:
         """Give a node as Python values; raise _BadNode."""
@@ -109,25 +127,29 @@ class _Values:
             return self._mapping(node)
         if isinstance(node, yaml.SequenceNode):
             return [self.of(item) for item in node.value]
-        try:
-            value = yaml.SafeLoader("").construct_object(node)
-        except yaml.YAMLError as error:
-            raise _BadNode(node, str(error)) from None
-        if isinstance(value, str):
-            return _VARIABLE.sub(lambda match: self._variable(node, match.group(1)), value)
-        return value
+        value = _scalar(node)
+        if not isinstance(value, str) or _VARIABLE.search(value) is None:
+            return value
+        self.from_environment.add(node)
+        text = _VARIABLE.sub(lambda match: self._variable(node, match.group(1)), value)
+        if node not in self.read_as_yaml:
+            return text
+        loader: Any = yaml.SafeLoader("")
+        tag = loader.resolve(yaml.ScalarNode, text, (True, False))
+        read = _scalar(yaml.ScalarNode(tag, text, node.start_mark))
+        return text if read is None else read
 
     def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
         plain: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = key_node.value
+            key, read = key_node.value, None
+            value = self.of(value_node)
+            if key in _SECRET_FILES:
+                read, key = _SECRET_FILES[key], key.removesuffix("_file")
             if not isinstance(key, str) or key in plain:
                 raise _BadNode(key_node, f"{key}: the key is given twice")
-            value = self.of(value_node)
-            if (read := _SECRET_FILES.get(key)) is not None:
-                key, value = key.removesuffix("_file"), read(self._text(value_node, value))
             if value is not None:
-                plain[key] = value
+                plain[key] = value if read is None else read(self._text(value_node, value))
         return plain
 
     def _text(self, node: yaml.Node, path: object) -> str:
@@ -142,6 +164,14 @@ class _Values:
         return self.environment[name]
 
 
+def _scalar(node: yaml.Node) -> Any:
+    """Give the value of a node that holds no others; raise _BadNode."""
+    try:
+        return yaml.SafeLoader("").construct_object(node)
+    except (yaml.YAMLError, ValueError) as error:
+        raise _BadNode(node, str(error)) from None
+
+
 def _decode_secret(kind: type, value: object) -> object:
     if kind is Secret and isinstance(value, str) and value:
         return Secret(value)
@@ -150,10 +180,7 @@ def _decode_secret(kind: type, value: object) -> object:
 
 def _explain(tree: yaml.MappingNode, error: str) -> tuple[int, str]:
     """Turn a conversion error into a line and a sentence that names the key."""
-    found = _PATH.search(error)
-    path = found.group(1) if found else ""
-    message = error[: found.start()] if found else error
-    key = path.lstrip(".")
+    key, message = _key_and_message(error)
     unknown = _UNKNOWN.search(message)
     if unknown:
         key = f"{key}.{unknown.group(1)}".lstrip(".")
@@ -161,16 +188,33 @@ def _explain(tree: yaml.MappingNode, error: str) -> tuple[int, str]:
     return _line_of(tree, key), f"{key}: {message}" if key else message
 
 
+def _key_and_message(error: str) -> tuple[str, str]:
+    """Take a conversion error apart."""
+    found = _PATH.search(error)
+    return (found.group(1).lstrip("."), error[: found.start()]) if found else ("", error)
+
+
 def _line_of(tree: yaml.MappingNode, key: str) -> int:
+    *_, (line, _node) = ((1, tree), *_way_to(tree, key))
+    return line
+
+
+def _node_at(tree: yaml.MappingNode, key: str) -> yaml.Node:
+    """Give the node of a key, or of the last one on the way that is there."""
+    *_, (_line, node) = ((1, tree), *_way_to(tree, key))
+    return node
+
+
+def _way_to(tree: yaml.MappingNode, key: str) -> Iterator[tuple[int, yaml.Node]]:
+    """Give lines and nodes on the way to a dotted key, as far as they are there."""
     node: yaml.Node = tree
-    line = 1
     for name, index in _STEP.findall("." + key):
         if isinstance(node, yaml.MappingNode):
             pair = next((pair for pair in node.value if pair[0].value in (name, name + "_file")), None)
             if pair is None:
-                return line
-            line, node = pair[0].start_mark.line + 1, pair[1]
+                return
+            node = pair[1]
+            yield pair[0].start_mark.line + 1, node
         elif isinstance(node, yaml.SequenceNode) and index.isdigit() and int(index) < len(node.value):
             node = node.value[int(index)]
-            line = node.start_mark.line + 1
-    return line
+            yield node.start_mark.line + 1, node

@@ -15,7 +15,7 @@ from homeserver.secret import Secret
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 PRIVATE_RANGES = (
     "0.0.0.0/8",

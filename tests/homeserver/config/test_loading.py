@@ -75,6 +75,8 @@ class MistakeTests(SynchronousTestCase):
     def test_out_of_range(self) -> None:
         """A value out of range is named."""
         self.assert_refused("listeners: [{port: 70000}]\n", ":2:", "listeners[0].port", "65535")
+        self.assert_refused("websocket: {heartbeat: .inf}\n", ":2:", "websocket.heartbeat")
+        self.assert_refused("auth: {sessions: {access_token_lifetime: .nan}}\n", "access_token_lifetime")
 
     def test_nonsense_values(self) -> None:
         """Values that fit their type but not their meaning are named."""
@@ -106,6 +108,24 @@ class ValueTests(SynchronousTestCase):
         self.assertEqual(parse("data_dir: /srv/${NAME}/x\n", NAME="plait").data_dir, "/srv/plait/x")
         self.assertRaises(ConfigError, parse, "data_dir: ${NAME}\n")
 
+    def test_numbers_from_the_environment(self) -> None:
+        """A variable is read as a number or truth value where one is wanted, and as text elsewhere."""
+        config = parse(
+            "listeners:\n  - port: ${PORT}\n    compress: '${YES}'\nrate_limits: {scale: '${SCALE}'}\n"
+            "registration: {mode: token, shared_secret: '${PORT}', tokens: ['${YES}']}\n",
+            PORT="8123",
+            YES="true",
+            SCALE="0.5",
+        )
+        (listener,) = config.listeners
+        self.assertEqual((listener.port, listener.compress, config.rate_limits.scale), (8123, True, 0.5))
+        self.assertEqual(config.registration.shared_secret, Secret("8123"))
+        self.assertEqual(config.registration.tokens, (Secret("true"),))
+        for value in ("many", "8123.5", "[1]", "!!int x", "70000", ""):
+            error = self.assertRaises(ConfigError, parse, "listeners:\n  - port: ${PORT}\n", PORT=value)
+            self.assertIn(":3: listeners[0].port", str(error))
+        self.assertRaises(ConfigError, parse, "listeners: [{port: '8123'}]\n", PORT="8123")
+
     def test_secret_from_a_file(self) -> None:
         """`shared_secret_file` reads the secret from a file, and a secret never shows (security: A2)."""
         path = Path(self.mktemp())
@@ -136,6 +156,18 @@ class ValueTests(SynchronousTestCase):
         config = load_config(folder / "homeserver.yaml", {})
         self.assertEqual(config.registration.shared_secret, Secret("marked-secret"))
 
+    def test_secret_and_file(self) -> None:
+        """A secret is given once: as it is or as a file, whichever stands first."""
+        path = Path(self.mktemp())
+        path.write_text("marked-secret\n")
+        for lines in (
+            ("shared_secret: x", f"shared_secret_file: {path}"),
+            (f"shared_secret_file: {path}", "shared_secret: x"),
+        ):
+            text = "registration:\n  " + "\n  ".join(lines) + "\n"
+            self.assertIn(":4: ", str(self.assertRaises(ConfigError, parse, text)))
+
     def test_null_means_default(self) -> None:
-        """A key set to null has its default."""
+        """A key set to null has its default, also that of a secret's file."""
+        self.assertIsNone(parse("registration: {shared_secret_file: null}\n").registration.shared_secret)
         self.assertEqual(parse("registration: {mode: null}\n").registration.mode, RegistrationMode.CLOSED)
