@@ -9,7 +9,6 @@ Source: server-server-api.md, "Inviting to a room", "Knocking upon a room", "Lea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from attrs import frozen
 
@@ -22,7 +21,7 @@ from homeserver.events.write import Write
 from protocol.canonical_json import JsonObject, decode_own, dumps
 from protocol.errors import InvalidParam
 from protocol.events import Event, EventDraft, Links, build_event
-from protocol.identifiers import RoomID, UserID, server_of
+from protocol.identifiers import RoomID, ServerName, UserID, server_of
 from protocol.limits import MAX_DEPTH
 from protocol.room_versions import RoomVersion
 from storage import events, memberships, stripped_states
@@ -82,7 +81,7 @@ class OutsideMemberships:
         if began is None:
             return False
         shown = await self.store.database.read(stripped_states.of_user, user_nid, [room.nid])
-        entitled = _servers_named(decode_own(shown.get(room.nid, b"[]")))
+        entitled = set(servers_named(shown.get(room.nid, b"[]")))
         if began.event.membership == "invite":
             entitled.add(server_of(began.event.sender))
         if server_of(event.sender) not in entitled:
@@ -130,12 +129,12 @@ class OutsideMemberships:
         )
 
 
-def _servers_named(shown: Any) -> set[str]:
-    """Give the servers of the senders and members in stripped state, which has any form."""
-    named: list[Any] = []
-    for each in shown if isinstance(shown, list) else ():
+def servers_named(shown: bytes) -> list[ServerName]:
+    """Give the servers of the senders and members in stripped state as it is kept, which has any form."""
+    named: dict[ServerName, None] = {}
+    events = decode_own(shown)
+    for each in events if isinstance(events, list) else ():
         if isinstance(each, dict):
-            named.append(each.get("sender"))
-            if each.get("type") == MEMBER:
-                named.append(each.get("state_key"))
-    return {server_of(UserID(each)) for each in named if isinstance(each, str) and ":" in each}
+            users = (each.get("sender"), each.get("state_key") if each.get("type") == MEMBER else None)
+            named |= {server_of(user): None for user in users if isinstance(user, str) and ":" in user}
+    return list(named)

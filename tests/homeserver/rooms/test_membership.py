@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from homeserver.events.write import Write
 from homeserver.rooms.inviting import head_of, stripped_state
 from homeserver.rooms.membership import Target
+from protocol.canonical_json import dumps
 from protocol.errors import BadState, Forbidden, InvalidParam, NotFound
 from protocol.identifiers import RoomID, UserID
 from protocol.room_versions import ROOM_VERSIONS, V11, V12
 from storage.database import Transaction
 from storage.memberships import PUT_MEMBERSHIP, Membership
+from storage.stripped_states import stripped_rows
 from tests.homeserver.events.helpers import ALICE, BOB, NOW
 from tests.homeserver.rooms.helpers import CAROL, OTHER, ZOE, House, start_house
 from tests.storage.helpers import PostgresCase, SqliteCase
@@ -146,6 +149,22 @@ class MembershipTests:
         self.assertEqual({asked[3] for asked in self.house.world.asked}, {(OTHER,)})
         with self.assertRaises(NotFound):
             await self.act.join(BOB, Target(RoomID("!" + "R" * 43)), {}, NOW)
+
+    async def test_knock_without_a_domain(self) -> None:
+        """A knock on a room whose ID names no server is taken back through the servers that it showed."""
+        room_id = RoomID("!" + "R" * 43)
+        await self._hold(BOB, room_id, Membership.KNOCK)
+        shown = [
+            {"type": "m.room.create", "state_key": "", "sender": ZOE, "content": {}},
+            {"type": "m.room.member", "state_key": "@x:third.test", "sender": "@x:third.test", "content": {}},
+            {"type": "m.room.member", "state_key": BOB, "sender": BOB, "content": {"membership": "knock"}},
+        ]
+        nids = self.house.core.nids
+        row = stripped_rows((await nids.room(room_id)) or 0, await nids.user(BOB), dumps(shown))
+        await self.house.core.persister.commit(Write((row,)))
+        await self.act.leave(BOB, room_id, {}, NOW)
+        ((_, _, _, via, _),) = self.house.world.asked
+        self.assertEqual(via, (OTHER, "third.test"))
 
     async def test_nothing_to_leave(self) -> None:
         """Of a room elsewhere one can leave what one has to do with: no other server is asked else."""
