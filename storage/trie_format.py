@@ -19,9 +19,11 @@ name's first byte tells a leaf of numbers, so a collector need not read those.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import accumulate, pairwise
 from typing import Generic, NewType, TypeVar
 
 from attrs import frozen
@@ -44,6 +46,7 @@ NAMED, EMBEDDED = 0, 1
 """The first byte of a reference: the name of a tree's top follows, or the tree's only node itself."""
 
 _BRANCH, _NUMBERS_4, _NUMBERS_8, _REFS = range(4)
+_KINDS_OF_NUMBERS = (_NUMBERS_4, _NUMBERS_8)
 _BRANCH_HEAD = struct.Struct("<BH")
 _LEAF_HEAD = struct.Struct("<BBH")
 _LEAF_BIT = 1
@@ -52,8 +55,9 @@ _LEAF_BIT = 1
 def name_of(room: bytes, data: bytes) -> NodeName:
     """Name a node: the hash of its room (8 bytes) and its bytes, with the bit that tells its kind."""
     digest = blake2b(room + data, digest_size=NAME_BYTES).digest()
-    first = digest[0] | _LEAF_BIT if data[0] in (_NUMBERS_4, _NUMBERS_8) else digest[0] & ~_LEAF_BIT
-    return NodeName(bytes((first,)) + digest[1:])
+    if digest[0] & _LEAF_BIT == (data[0] in _KINDS_OF_NUMBERS):
+        return NodeName(digest)
+    return NodeName(bytes((digest[0] ^ _LEAF_BIT,)) + digest[1:])
 
 
 def may_refer(name: NodeName) -> bool:
@@ -140,12 +144,19 @@ def with_child(data: bytes, index: int, child: NodeName) -> bytes:
     return data[:at] + child + data[at + NAME_BYTES :]
 
 
+def entries_in(data: bytes) -> int:
+    """Count the entries of a leaf."""
+    return data[2] | data[3] << 8
+
+
 @frozen
 class Codec(Generic[V]):
     """How a kind of leaf is written and read."""
 
     encode: Callable[[dict[bytes, V], int], bytes]
     decode: Callable[[bytes], dict[bytes, V]]
+    put: Callable[[bytes, bytes, V], bytes]
+    """Gives a leaf with one entry added or changed."""
 
 
 def _encode_numbers(entries: dict[bytes, int], depth: int) -> bytes:
@@ -155,6 +166,23 @@ def _encode_numbers(entries: dict[bytes, int], depth: int) -> bytes:
     narrow = min(values) >= 0 and max(values) < 1 << 32
     kind, letter = (_NUMBERS_4, "I") if narrow else (_NUMBERS_8, "q")
     return struct.pack(f"<BBH{count}{letter}", kind, depth, count, *values) + b"\0".join(keys)
+
+
+def _put_number(data: bytes, key: bytes, value: int) -> bytes:
+    """Put a number in its place among the others, which are not read for that."""
+    if data[0] != _NUMBERS_4 or not 0 <= value < 1 << 32:
+        return _encode_numbers({**decode_numbers(data), key: value}, data[1])
+    count = entries_in(data)
+    end = _LEAF_HEAD.size + 4 * count
+    keys = data[end:].split(b"\0")
+    index = bisect_left(keys, key)
+    at = _LEAF_HEAD.size + 4 * index
+    packed = value.to_bytes(4, "little")
+    if index < count and keys[index] == key:
+        return data[:at] + packed + data[at + 4 :]
+    keys.insert(index, key)
+    head = _LEAF_HEAD.pack(_NUMBERS_4, data[1], count + 1)
+    return b"".join((head, data[_LEAF_HEAD.size : at], packed, data[at:end], b"\0".join(keys)))
 
 
 def decode_numbers(data: bytes) -> dict[bytes, int]:
@@ -171,7 +199,7 @@ def pairs_of_numbers(data: bytes) -> list[tuple[str, int]]:
 
 def _parts_of_numbers(data: bytes) -> tuple[tuple[int, ...], bytes]:
     """Cut a leaf of numbers into its values and its joined keys."""
-    count = data[2] | data[3] << 8
+    count = entries_in(data)
     letter, width = ("I", 4) if data[0] == _NUMBERS_4 else ("q", 8)
     values = struct.unpack_from(f"<{count}{letter}", data, _LEAF_HEAD.size)
     return values, data[_LEAF_HEAD.size + count * width :]
@@ -188,22 +216,24 @@ def _decode_refs(data: bytes) -> dict[bytes, bytes]:
     return dict(decode_refs(data))
 
 
+def _put_ref(data: bytes, key: bytes, value: bytes) -> bytes:
+    return _encode_refs({**decode_refs(data), key: value}, data[1])
+
+
 @lru_cache(maxsize=256)
 def decode_refs(data: bytes) -> Mapping[bytes, bytes]:
     """Read a leaf of references; cached, as every use of a room's state begins with the same one."""
-    _, _, count = _LEAF_HEAD.unpack_from(data)
-    at = _LEAF_HEAD.size + 2 * count
-    values = []
-    for length in struct.unpack_from(f"<{count}H", data, _LEAF_HEAD.size):
-        values.append(data[at : at + length])
-        at += length
-    return dict(zip(data[at:].split(b"\0"), values, strict=True))
+    count = entries_in(data)
+    lengths = struct.unpack_from(f"<{count}H", data, _LEAF_HEAD.size)
+    bounds = list(accumulate(lengths, initial=_LEAF_HEAD.size + 2 * count))
+    values = [data[start:end] for start, end in pairwise(bounds)]
+    return dict(zip(data[bounds[-1] :].split(b"\0"), values, strict=True))
 
 
-NUMBERS = Codec(_encode_numbers, decode_numbers)
+NUMBERS = Codec(_encode_numbers, decode_numbers, _put_number)
 """Leaves that map keys to 64-bit signed numbers."""
 
-REFS = Codec(_encode_refs, _decode_refs)
+REFS = Codec(_encode_refs, _decode_refs, _put_ref)
 """Leaves that map keys to references, byte strings shorter than 64 KiB."""
 
 

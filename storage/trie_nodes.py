@@ -107,22 +107,32 @@ class NodeCache:
 
     def get(self, room_nid: int, names: Collection[NodeName]) -> dict[NodeName, bytes] | None:
         """Give all these nodes of a room, or None when one is not here."""
-        found = self.get_all([(room_nid, name) for name in names])
-        return None if found is None else {name: data for (_, name), data in found.items()}
+        found: dict[NodeName, bytes] = {}
+        for name in names:
+            data = self._use((room_nid, name))
+            if data is None:
+                return None
+            found[name] = data
+        return found
 
     def get_all(self, wanted: Collection[tuple[int, NodeName]]) -> dict[tuple[int, NodeName], bytes] | None:
         """Give all these nodes of any rooms, or None when one is not here."""
-        nodes, found = self._nodes, {}
+        found: dict[tuple[int, NodeName], bytes] = {}
         for key in wanted:
-            data = nodes.get(key)
-            if data is not None:
-                nodes.move_to_end(key)
-            elif key in self._held:
-                data = self._held[key][0]
-            else:
+            data = self._use(key)
+            if data is None:
                 return None
             found[key] = data
         return found
+
+    def _use(self, key: tuple[int, NodeName]) -> bytes | None:
+        """Give a node and note its use."""
+        data = self._nodes.get(key)
+        if data is not None:
+            self._nodes.move_to_end(key)
+            return data
+        held = self._held.get(key)
+        return held[0] if held else None
 
     def peek(self, room_nid: int, name: NodeName) -> bytes | None:
         """Give a node without noting its use; safe on any thread, as each look-up is one step."""

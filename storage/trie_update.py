@@ -24,6 +24,7 @@ from storage.trie_format import (
     child_at,
     decode_branch,
     encode_branch,
+    entries_in,
     is_branch,
     name_of,
     path_of,
@@ -71,6 +72,10 @@ class TreeUpdate(Generic[V]):
             data = self.nodes[top]
             if is_branch(data):
                 return self._changed_branch(data, depth, changes)
+            if len(changes) == 1 and entries_in(data) < LEAF_CAPACITY:
+                _, key, value = changes[0]
+                if value is not None:
+                    return self._node(self.codec.put(data, key, value))
             entries = self.codec.decode(data)
         for _, key, value in changes:
             if value is None:

@@ -55,8 +55,11 @@ def fetch(have: dict[NodeName, bytes], names: Iterable[NodeName]) -> Walk[None]:
             have[name] = found[name]
 
 
-def fetch_paths(have: dict[NodeName, bytes], top: NodeName, paths: Iterable[int]) -> Walk[None]:
-    """Put all nodes on these paths into `have`."""
+def fetch_paths(
+    have: dict[NodeName, bytes], top: NodeName, paths: Iterable[int]
+) -> Walk[dict[int, NodeName]]:
+    """Put all nodes on these paths into `have`, and give the leaf at the end of each path that has one."""
+    ends: dict[int, NodeName] = {}
     level = {top: list(paths)} if top != EMPTY else {}
     depth = 0
     while level:
@@ -69,8 +72,11 @@ def fetch_paths(have: dict[NodeName, bytes], top: NodeName, paths: Iterable[int]
                     child = child_of(data, path, depth)
                     if child != EMPTY:
                         below.setdefault(child, []).append(path)
+            else:
+                ends.update(dict.fromkeys(through, name))
         level = below
         depth += BRANCH_BITS
+    return ends
 
 
 def lookup(
@@ -78,26 +84,14 @@ def lookup(
 ) -> Walk[dict[bytes, V]]:
     """Give the values of those keys that the tree has."""
     paths = {key: path_of(key) for key in keys}
-    yield from fetch_paths(have, top, paths.values())
+    ends = yield from fetch_paths(have, top, paths.values())
+    leaves = {name: codec.decode(have[name]) for name in set(ends.values())}
     found: dict[bytes, V] = {}
-    leaves: dict[NodeName, dict[bytes, V]] = {}
     for key, path in paths.items():
-        name = _leaf_on(have, top, path)
-        if name != EMPTY:
-            if name not in leaves:
-                leaves[name] = codec.decode(have[name])
-            if key in leaves[name]:
-                found[key] = leaves[name][key]
+        leaf = leaves[ends[path]] if path in ends else {}
+        if key in leaf:
+            found[key] = leaf[key]
     return found
-
-
-def _leaf_on(have: Nodes, top: NodeName, path: int) -> NodeName:
-    """Follow a path through loaded nodes to its leaf, or `EMPTY`."""
-    depth = 0
-    while top != EMPTY and is_branch(have[top]):
-        top = child_of(have[top], path, depth)
-        depth += BRANCH_BITS
-    return top
 
 
 def leaves_of(have: dict[NodeName, bytes], top: NodeName) -> Walk[list[bytes]]:
