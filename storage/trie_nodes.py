@@ -182,6 +182,33 @@ class NodeCache:
 
 
 @define(eq=False)
+class BorrowedNodes:
+    """A cache as a database thread may use it: nothing in it moves, and what it lacked is in `loaded`."""
+
+    _cache: NodeCache
+    loaded: dict[tuple[int, NodeName], bytes] = field(factory=dict, init=False)
+
+    def get_all(self, wanted: Collection[tuple[int, NodeName]]) -> dict[tuple[int, NodeName], bytes] | None:
+        """Give all these nodes, or None when one is not here."""
+        found: dict[tuple[int, NodeName], bytes] = {}
+        for key in wanted:
+            data = self.peek(*key)
+            if data is None:
+                return None
+            found[key] = data
+        return found
+
+    def peek(self, room_nid: int, name: NodeName) -> bytes | None:
+        """Give a node."""
+        data = self.loaded.get((room_nid, name))
+        return self._cache.peek(room_nid, name) if data is None else data
+
+    def add_all(self, nodes: Mapping[tuple[int, NodeName], bytes]) -> None:
+        """Keep nodes that the database has."""
+        self.loaded.update(nodes)
+
+
+@define(eq=False)
 class _RestOfWalk(Generic[T]):
     """A walk on its way to a database thread; may be taken up again after a lost connection."""
 

@@ -9,7 +9,7 @@ Source: client-server-api/message_pagination.yaml.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from attrs import define, field, frozen
@@ -18,16 +18,17 @@ from homeserver.history.aggregations import Children, read_children
 from homeserver.history.places import END, START, place_of, token_after, token_before
 from homeserver.history.presenting import Asker, Beside, Presenter
 from homeserver.history.visibility import Verdict
-from homeserver.sync.bodies import Bodies, Name, redacted_versions
+from homeserver.sync.bodies import Name, redacted_versions
 from homeserver.sync.filters import ALL_EVENTS, EventFilter
+from homeserver.sync.one_hop import OneHop, Reads
 from homeserver.sync.render import ClientEvent
 from homeserver.sync.state import MEMBER
-from homeserver.sync.states import States
+from homeserver.sync.tails import Tails
 from homeserver.sync.timeline import passes
 from homeserver.sync.tokens import FeedToken, HistoryToken
 from storage import client_events, gaps
 from storage.client_events import ClientEventRow, Place
-from storage.database import Database, Transaction
+from storage.database import Transaction
 from storage.relations import Child
 from storage.state_trie import EMPTY_ROOT, StateRoot
 from storage.trie_lookup import Sought
@@ -107,76 +108,90 @@ class _Scan:
     at: Place | None = None
     """The last event looked at."""
     more: bool = True
-    asked: bool = False
-    """Whether other servers were asked."""
 
 
 @frozen(eq=False)
 class Messages:
-    """Reads pages of history."""
+    """Reads pages of history, each in one hop to a database thread."""
 
-    _database: Database
-    _bodies: Bodies
-    _states: States
-    _presenter: Presenter
+    _hop: OneHop
     _backfill: Backfill | None = None
 
     async def page(self, asker: Asker, request: PageRequest) -> Page:
         """Give a page of what the asker may see."""
-        scan = _Scan(more=request.wanted.allows_room(asker.access.room.room_id))
-        while scan.more and len(scan.kept) < request.limit and scan.scanned < SCAN_BUDGET:
-            missing = request.limit - len(scan.kept)
-            unlikely_enough = scan.scanned > 0 or not request.wanted.passes_all
-            count = min(max(missing, LEAST_SCAN if unlikely_enough else 0), SCAN_BUDGET - scan.scanned)
-            batch = await self._database.read(read_batch, asker, request, scan.at, count)
-            if not scan.asked and await self._fetched(batch, asker):
-                scan.asked = True
-                continue
-            await self._take(batch, scan, asker, request)
-        beside = Beside((scan.children, scan.ignored), scan.transaction_ids)
-        chunk = await self._presenter.render(scan.kept, scan.verdicts, asker, beside)
-        state = await self._members(scan.kept, asker, request)
-        end = _token_past(scan, request) if scan.more else None
-        return Page(chunk, _start(scan, request), end, state, scan.kept)
+        asks = self._backfill is not None and asker.access.joined
+        page = await self._hop.run(_read_page, asker, request, stop_at_gap=asks)
+        if isinstance(page, Gap):
+            if self._backfill is not None:
+                await self._backfill.fill(asker.access.room.nid, page.depth)
+            page = await self._hop.run(_read_page, asker, request, stop_at_gap=False)
+        assert isinstance(page, Page)
+        return page
 
-    async def _fetched(self, batch: Batch, asker: Asker) -> bool:
-        """Ask other servers for what lies in a gap; tell whether anything came."""
-        if self._backfill is None or batch.gap is None or not asker.access.joined:
-            return False
-        return await self._backfill.fill(asker.access.room.nid, batch.gap)
 
-    async def _take(self, batch: Batch, scan: _Scan, asker: Asker, request: PageRequest) -> None:
-        """Keep of a batch what may be shown, up to the limit."""
-        events = self._bodies.render(batch.rows, batch.versions)
-        verdicts = await self._presenter.judge(events, asker)
-        scan.verdicts |= verdicts
-        scan.children += batch.children[0]
-        scan.ignored |= batch.children[1]
-        scan.transaction_ids |= batch.transaction_ids
-        scan.first = batch.start if scan.first is None else scan.first
-        for event in events:
-            if len(scan.kept) == request.limit:
-                return
-            scan.at = (event.depth, event.nid)
-            scan.scanned += 1
-            shown = verdicts[event.nid].visible and not asker.ignores(event)
-            if shown and passes(event, request.wanted):
-                scan.kept.append(event)
-        scan.more = not batch.exhausted
+@frozen(eq=False)
+class Gap:
+    """What ends the reading of a page: history below a depth was never fetched."""
 
-    async def _members(
-        self, events: Sequence[ClientEvent], asker: Asker, request: PageRequest
-    ) -> Sequence[bytes]:
-        """Give the members who speak in a page, as they were at its newest event, for lazy loading."""
-        if not request.wanted.lazy_load_members or not events:
-            return ()
-        newest = max(events, key=lambda event: (event.depth, event.nid))
-        keys = [(MEMBER, sender) for sender in dict.fromkeys(event.sender for event in events)]
-        room_nid = asker.access.room.nid
-        root = StateRoot(newest.root_before or EMPTY_ROOT)
-        state = (await self._states.find([Sought(room_nid, root, keys)]))[0]
-        found = await self._bodies.get((room_nid, nid) for nid in state.values())
-        return await self._presenter.plain(list(found.values()), asker)
+    depth: int
+
+
+async def _read_page(reads: Reads, asker: Asker, request: PageRequest, *, stop_at_gap: bool) -> Page | Gap:
+    """Read a page within a transaction, or up to the first gap."""
+    tails = Tails(reads.database, reads.aggregations)
+    presenter = Presenter(reads.bodies, reads.states, reads.visibility, reads.aggregations, tails)
+    scan = _Scan(more=request.wanted.allows_room(asker.access.room.room_id))
+    while scan.more and len(scan.kept) < request.limit and scan.scanned < SCAN_BUDGET:
+        missing = request.limit - len(scan.kept)
+        unlikely_enough = scan.scanned > 0 or not request.wanted.passes_all
+        count = min(max(missing, LEAST_SCAN if unlikely_enough else 0), SCAN_BUDGET - scan.scanned)
+        batch = await reads.database.read(read_batch, asker, request, scan.at, count)
+        if stop_at_gap and batch.gap is not None:
+            return Gap(batch.gap)
+        events = reads.bodies.render(batch.rows, batch.versions)
+        _take(batch, events, await presenter.judge(events, asker), scan, asker, request)
+    beside = Beside((scan.children, scan.ignored), scan.transaction_ids)
+    chunk = await presenter.render(scan.kept, scan.verdicts, asker, beside)
+    state: Sequence[bytes] = ()
+    if request.wanted.lazy_load_members and scan.kept:
+        state = await presenter.plain(await _speakers(reads, scan.kept), asker)
+    end = _token_past(scan, request) if scan.more else None
+    return Page(chunk, _start(scan, request), end, state, scan.kept)
+
+
+def _take(
+    batch: Batch,
+    events: Sequence[ClientEvent],
+    verdicts: Mapping[int, Verdict],
+    scan: _Scan,
+    asker: Asker,
+    request: PageRequest,
+) -> None:
+    """Keep of a batch what may be shown, up to the limit."""
+    scan.verdicts |= verdicts
+    scan.children += batch.children[0]
+    scan.ignored |= batch.children[1]
+    scan.transaction_ids |= batch.transaction_ids
+    scan.first = batch.start if scan.first is None else scan.first
+    for event in events:
+        if len(scan.kept) == request.limit:
+            return
+        scan.at = (event.depth, event.nid)
+        scan.scanned += 1
+        shown = verdicts[event.nid].visible and not asker.ignores(event)
+        if shown and passes(event, request.wanted):
+            scan.kept.append(event)
+    scan.more = not batch.exhausted
+
+
+async def _speakers(reads: Reads, events: Sequence[ClientEvent]) -> Sequence[ClientEvent]:
+    """Give the members who speak in a page, as they were at its newest event, for lazy loading."""
+    newest = max(events, key=lambda event: (event.depth, event.nid))
+    keys = [(MEMBER, sender) for sender in dict.fromkeys(event.sender for event in events)]
+    root = StateRoot(newest.root_before or EMPTY_ROOT)
+    state = (await reads.states.find([Sought(newest.room_nid, root, keys)]))[0]
+    found = await reads.bodies.get((newest.room_nid, nid) for nid in state.values())
+    return list(found.values())
 
 
 def read_batch(tx: Transaction, asker: Asker, request: PageRequest, at: Place | None, count: int) -> Batch:

@@ -49,7 +49,7 @@ def make_history(
     access = RoomAccess(database, core.feed, core.nids, readers.rooms, bodies, states)
     tails = Tails(database, readers.aggregations)
     presenter = Presenter(bodies, states, readers.visibility, readers.aggregations, tails)
-    messages = Messages(database, bodies, states, presenter, backfill)
+    messages = Messages(readers.hop, backfill)
     events = SingleEvents(database, bodies, states, presenter, messages)
     return History(
         Askers(access, ignored),

@@ -22,12 +22,15 @@ Name = tuple[int, int]
 
 
 class Bodies:
-    """Events as clients read them, by (room nid, event nid)."""
+    """Events as clients read them, by (room nid, event nid). Belongs to one thread; any may `peek`."""
 
-    def __init__(self, database: Database, budget: int = 12 * 1024 * 1024) -> None:
-        """Start empty; `budget` is in bytes."""
+    def __init__(
+        self, database: Database, budget: int = 12 * 1024 * 1024, behind: Bodies | None = None
+    ) -> None:
+        """Start empty; `budget` is in bytes. What `behind` holds is not read again."""
         self._database = database
         self._budget = budget
+        self._behind = behind
         self._bytes = 0
         self._held: OrderedDict[Name, ClientEvent] = OrderedDict()
         self._changes = 0
@@ -38,9 +41,24 @@ class Bodies:
         """Tell the bytes held, roughly."""
         return self._bytes
 
+    @property
+    def changes(self) -> int:
+        """Count what was dropped for being out of date: what was read meanwhile is not to be kept."""
+        return self._changes
+
     def peek(self, room_nid: int, nid: int) -> ClientEvent | None:
         """Give an event that is held already."""
-        return self._held.get((room_nid, nid))
+        held = self._held.get((room_nid, nid))
+        return held if held is not None or self._behind is None else self._behind.peek(room_nid, nid)
+
+    def borrowed(self, database: Database) -> Bodies:
+        """Give the events for use on a database thread, where `database` is at hand."""
+        return Bodies(database, self._budget, self)
+
+    def take(self, borrowed: Bodies, changes: int) -> None:
+        """Keep what was read on a thread, if there have been no changes since there were this many."""
+        if changes == self._changes:
+            self._keep(borrowed._held.values())
 
     def of_entry(self, entry: Entry) -> ClientEvent | None:
         """Give the event of a feed entry without asking the database, if that is possible."""
@@ -59,11 +77,13 @@ class Bodies:
         missing: list[Name] = []
         for name in wanted:
             held = self._held.get(name)
-            if held is None:
-                missing.append(name)
-            else:
+            if held is not None:
                 self._held.move_to_end(name)
                 found[name] = held
+            elif (known := self.peek(*name)) is not None:
+                found[name] = known
+            else:
+                missing.append(name)
         if missing:
             at = self._changes
             loaded = render_all(*await self._database.read(read_rows, missing))
@@ -74,7 +94,7 @@ class Bodies:
 
     def render(self, rows: Sequence[ClientEventRow], versions: dict[int, str]) -> list[ClientEvent]:
         """Render rows another query has read, taking from the cache what is held; the rows are not kept."""
-        return [self._held.get((row.room_nid, row.event_nid)) or _render(row, versions) for row in rows]
+        return [self.peek(row.room_nid, row.event_nid) or _render(row, versions) for row in rows]
 
     async def because(self, events: Iterable[ClientEvent]) -> dict[Name, ClientEvent]:
         """Give the redactions of those events that are redacted, by the redacted event's name."""

@@ -15,7 +15,7 @@ from protocol.identifiers import StateKey
 from storage.database import Database, Transaction
 from storage.trie_format import NodeName
 from storage.trie_lookup import Asking, NodeKey, Sought, Whole, find_in_states, read_states
-from storage.trie_nodes import NODES_A_QUERY, MissingNode, NodeCache
+from storage.trie_nodes import NODES_A_QUERY, BorrowedNodes, MissingNode, NodeCache, load_nodes
 from storage.trie_walks import NeedNodes, Walk
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class _RestOfAsking(Generic[T]):
 
     asking: Asking[T]
     wanted: Collection[NodeKey]
-    cache: NodeCache
+    cache: NodeCache | BorrowedNodes
     loaded: dict[NodeKey, bytes] = field(factory=dict)
 
     def finish(self, tx: Transaction) -> T:
@@ -53,14 +53,26 @@ class _RestOfAsking(Generic[T]):
                 missing.append(node)
             else:
                 found[node] = data
-        for start in range(0, len(missing), NODES_A_QUERY):
-            for room_nid, name, data in tx.values(_SELECT, missing[start : start + NODES_A_QUERY]):
-                node = (room_nid, NodeName(name))
-                found[node] = self.loaded[node] = data
+        loaded = _load(tx, missing)
+        self.loaded |= loaded
+        found |= loaded
         if len(found) < len(self.wanted):
             room_nid, name = next(node for node in self.wanted if node not in found)
             raise MissingNode(f"node {name.hex()} is not in room {room_nid}")
         return found
+
+
+def _load(tx: Transaction, names: Sequence[NodeKey]) -> dict[NodeKey, bytes]:
+    """Load nodes of any rooms; unknown ones may be absent."""
+    if len({room_nid for room_nid, _ in names}) == 1:
+        room_nid = names[0][0]
+        found = load_nodes(tx, room_nid, [name for _, name in names])
+        return {(room_nid, name): data for name, data in found.items()}
+    loaded: dict[NodeKey, bytes] = {}
+    for start in range(0, len(names), NODES_A_QUERY):
+        for room_nid, name, data in tx.values(_SELECT, names[start : start + NODES_A_QUERY]):
+            loaded[room_nid, NodeName(name)] = data
+    return loaded
 
 
 @define(eq=False)
@@ -68,7 +80,7 @@ class States:
     """Looks entries up in the states of any rooms."""
 
     _database: Database
-    _cache: NodeCache
+    _cache: NodeCache | BorrowedNodes
 
     async def find(self, asked: Sequence[Sought]) -> list[dict[StateKey, int]]:
         """Give the event nids of those keys that each state has; raises `MissingNode`."""

@@ -18,6 +18,7 @@ from homeserver.sync.invites import Invites
 from homeserver.sync.joined import RoomContents
 from homeserver.sync.live import LiveRooms
 from homeserver.sync.memberships import UserRooms
+from homeserver.sync.one_hop import OneHop
 from homeserver.sync.personal_parts import PersonalParts
 from homeserver.sync.room_parts import RoomParts
 from homeserver.sync.rooms_of_delta import RoomsOfDelta
@@ -74,6 +75,7 @@ class Readers:
     visibility: Visibility
     aggregations: Aggregations
     rooms: UserRooms
+    hop: OneHop
 
 
 def make_readers(core: Core, *, bodies_budget: int = 12 * 1024 * 1024) -> Readers:
@@ -84,7 +86,9 @@ def make_readers(core: Core, *, bodies_budget: int = 12 * 1024 * 1024) -> Reader
     rooms = UserRooms(core.database, core.feed)
     core.feed.add_cache(bodies.apply)
     core.feed.add_cache(rooms.apply)
-    return Readers(bodies, states, visibility, Aggregations(core.database, bodies, visibility), rooms)
+    aggregations = Aggregations(core.database, bodies, visibility)
+    hop = OneHop(core.database, bodies, core.nodes)
+    return Readers(bodies, states, visibility, aggregations, rooms, hop)
 
 
 def make_session_feed(core: Core, readers: Readers, suppliers: Suppliers, *, epoch: int) -> SessionFeed:
