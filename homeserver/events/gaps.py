@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
+from itertools import islice
 from typing import Protocol
 
 from attrs import define, field, frozen
@@ -25,9 +26,12 @@ from homeserver.events.receiving import ReceivedEvents, in_order
 from homeserver.single_flight import SingleFlight
 from protocol.errors import MatrixError
 from protocol.events import Event
-from protocol.identifiers import EventID, ServerName
+from protocol.identifiers import EventID, ServerName, server_of
 
 log = Logger()
+
+MAX_SERVERS = 3
+"""Servers asked, one after another, for the past of one event."""
 
 MISSING_LIMIT = 20
 """Events asked for at once before an event."""
@@ -84,17 +88,17 @@ class MissingEvents(Protocol):
 
 @define(eq=False)
 class _Unavailable:
-    """Events that could not be had a short while ago."""
+    """Events that could not be had of a server, or of all that were asked (None), a short while ago."""
 
-    until: OrderedDict[tuple[int, EventID], int] = field(factory=OrderedDict)
+    until: OrderedDict[tuple[int, EventID, ServerName | None], int] = field(factory=OrderedDict)
 
-    def has(self, room_nid: int, event_id: EventID, now: int) -> bool:
+    def has(self, room_nid: int, event_id: EventID, now: int, server: ServerName | None = None) -> bool:
         """Tell whether an event is not to be asked for now."""
-        return self.until.get((room_nid, event_id), 0) > now
+        return self.until.get((room_nid, event_id, server), 0) > now
 
-    def add(self, room_nid: int, event_id: EventID, now: int) -> None:
+    def add(self, room_nid: int, event_id: EventID, now: int, server: ServerName | None = None) -> None:
         """Note that an event could not be had."""
-        self.until[room_nid, event_id] = now + FORGIVEN_AFTER
+        self.until[room_nid, event_id, server] = now + FORGIVEN_AFTER
         if len(self.until) > MAX_UNAVAILABLE:
             self.until.popitem(last=False)
 
@@ -111,12 +115,12 @@ class Gaps:
     clock: Clock
     own_name: ServerName
     _unavailable: _Unavailable = field(factory=_Unavailable, init=False)
-    _flights: SingleFlight[tuple[int, EventID], None] = field(factory=SingleFlight, init=False)
+    _flights: SingleFlight[tuple[int, EventID, ServerName], None] = field(factory=SingleFlight, init=False)
 
     async def receive(
         self, room_nid: int, event: Event, *, origin: ServerName, course: Course = Course.RECEIVED
     ) -> Outcome:
-        """Judge and place an event, asking `origin` for what it needs if that is in the room.
+        """Judge and place an event, asking servers in the room, `origin` first, until it has what it needs.
 
         The status of the outcome is None if it cannot be judged now. Raises what `ReceivedEvents.place` does.
         """
@@ -125,19 +129,23 @@ class Gaps:
             return outcome
         room = await self.nids.room_of(room_nid)
         head = await self.heads.get(room_nid)
-        server = origin if origin in head.servers else self._other_server(tuple(head.servers))
-        if server is None:
-            return outcome
-        try:
-            await self._fill(room, event, server)
-        except MatrixError as error:
-            log.info("{event} lacks its past: {error}", event=event.event_id, error=error.error)
-        (outcome,) = await self.received.place(room_nid, (event,), course)
+        for server in self._servers(event, origin, head.servers):
+            try:
+                await self._fill(room, event, server)
+            except MatrixError as error:
+                log.info("{event} lacks its past: {error}", event=event.event_id, error=error.error)
+            (outcome,) = await self.received.place(room_nid, (event,), course)
+            if not outcome.missing:
+                break
         return outcome
 
-    def _other_server(self, servers: Sequence[ServerName]) -> ServerName | None:
-        """Give some server of the room but this one."""
-        return next((server for server in servers if server != self.own_name), None)
+    def _servers(
+        self, event: Event, origin: ServerName, present: Collection[ServerName]
+    ) -> Sequence[ServerName]:
+        """Give servers in the room that may know the past of an event, the likeliest first."""
+        likely = dict.fromkeys((origin, server_of(event.sender), *present))
+        others = (server for server in likely if server in present and server != self.own_name)
+        return tuple(islice(others, MAX_SERVERS))
 
     async def _fill(self, room: Room, event: Event, server: ServerName) -> None:
         """Get the authority of an event, then its past: as events, and where those end, as states."""
@@ -148,8 +156,8 @@ class Gaps:
         head = await self.heads.get(room.nid)
         now = self.clock.now_ms()
         found: Sequence[Event] = ()
-        if not self._unavailable.has(room.nid, event.event_id, now):
-            self._unavailable.add(room.nid, event.event_id, now)
+        if not self._unavailable.has(room.nid, event.event_id, now, server):
+            self._unavailable.add(room.nid, event.event_id, now, server)
             earliest = head.place.prev_events[:MISSING_LIMIT]
             found = await self.fetch.before(server, room, (earliest, (event.event_id,)), MISSING_LIMIT)
         before = [each for each in in_order(found) if each.event_id != event.event_id][:MISSING_LIMIT]
@@ -184,18 +192,19 @@ class Gaps:
     async def _one(self, room: Room, event_id: EventID, server: ServerName) -> Event | None:
         """Fetch one event, unless it could not be had just now."""
         now = self.clock.now_ms()
-        if self._unavailable.has(room.nid, event_id, now):
+        if self._unavailable.has(room.nid, event_id, now, server):
             return None
         event = await self.fetch.event(server, room, event_id)
         if event is None:
-            self._unavailable.add(room.nid, event_id, now)
+            self._unavailable.add(room.nid, event_id, now, server)
         return event
 
     async def _state_at(self, room: Room, event_id: EventID, server: ServerName) -> None:
         """Get an event whose own past stays missing, with the state before it; once at a time."""
         now = self.clock.now_ms()
-        if not self._unavailable.has(room.nid, event_id, now):
-            await self._flights.run((room.nid, event_id), lambda: self._get_state_at(room, event_id, server))
+        if not self._unavailable.has(room.nid, event_id, now, server):
+            flight = (room.nid, event_id, server)
+            await self._flights.run(flight, lambda: self._get_state_at(room, event_id, server))
 
     async def _get_state_at(self, room: Room, event_id: EventID, server: ServerName) -> None:
         event = await self._one(room, event_id, server)
@@ -204,7 +213,7 @@ class Gaps:
         try:
             await self._claim(room, event, server)
         except MatrixError:
-            self._unavailable.add(room.nid, event_id, self.clock.now_ms())
+            self._unavailable.add(room.nid, event_id, self.clock.now_ms(), server)
             raise
 
     async def _claim(self, room: Room, event: Event, server: ServerName) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -12,17 +12,18 @@ from homeserver.events.building import Author
 from homeserver.events.nids import Room
 from homeserver.events.received import ImportedRoom, Outcome
 from homeserver.events.received_store import Store
-from homeserver.events.stored import StoredEvent
+from homeserver.events.stored import Status, StoredEvent
 from protocol.auth_rules import auth_keys_for
 from protocol.errors import NotFound
 from protocol.events import Event, EventDraft, Links, build_event
 from protocol.identifiers import EventID, KeyID, ServerName, StateKey, UserID
-from protocol.room_versions import RoomVersion
+from protocol.room_versions import V11, RoomVersion
 from protocol.signing import SigningKey
 from storage import feed
-from storage.database import Transaction
+from storage.database import Database, Transaction
 from storage.feed import Entry
-from tests.homeserver.events.helpers import NOW, SERVER, Worker, beginning
+from storage.migrate import migrate
+from tests.homeserver.events.helpers import NOW, SERVER, Worker, beginning, membership, start_worker
 from tests.homeserver.events.incoming import IncomingEvents
 
 OTHER = ServerName("other.test")
@@ -195,3 +196,29 @@ def imported(remote: Remote, timeline: Sequence[Event], join: Event) -> Imported
     """Give the room as the other server answers a join."""
     state = [event for event in remote.state.values() if event != join]
     return ImportedRoom(remote.version, join.room_id, timeline[0], join, state, timeline, OTHER, [OTHER])
+
+
+class ReceivingCase:
+    """A room of ours that another server is in, on any engine."""
+
+    database: Database
+    assertEqual: Callable[..., None]
+    assertTrue: Callable[..., None]
+    assertIn: Callable[..., None]
+    assertNotIn: Callable[..., None]
+    assertIsNone: Callable[..., None]
+    assertLess: Callable[..., None]
+
+    async def begin(
+        self, version: RoomVersion = V11, peer: Peer | None = None
+    ) -> tuple[Worker, IncomingEvents, Room, Remote]:
+        """Make a local room in which Carol of the other server is."""
+        await migrate(self.database)
+        worker = await start_worker(self.database)
+        incoming = incoming_of(worker, peer)
+        room = (await worker.room(version)).room
+        remote = await remote_in(worker, room.nid, version)
+        join = remote.put(membership(room.room_id, CAROL, "join"), await tip(worker, room.nid))
+        outcome = await receive(incoming, room.nid, join)
+        self.assertEqual((outcome.status, outcome.reason), (Status.ACCEPTED, ""))
+        return worker, incoming, room, remote

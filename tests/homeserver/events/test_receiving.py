@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from attrs import evolve
 
-from homeserver.events.nids import Room
 from homeserver.events.stored import Status
 from protocol.canonical_json import JsonObject
 from protocol.checks import parse_pdu
@@ -15,20 +12,17 @@ from protocol.events import Event, EventDraft
 from protocol.hashes import content_hash, essential_bytes
 from protocol.identifiers import EventID
 from protocol.limits import MAX_DEPTH
-from protocol.room_versions import ROOM_VERSIONS, V1, V11, RoomVersion
+from protocol.room_versions import ROOM_VERSIONS, V1
 from protocol.signing import add_signature, encode_base64
-from storage.database import Database
 from storage.feed import Flag, Kind
 from storage.migrate import migrate
-from tests.homeserver.events.helpers import ALICE, NOW, Worker, membership, message, start_worker
-from tests.homeserver.events.incoming import IncomingEvents
+from tests.homeserver.events.helpers import ALICE, NOW, membership, message, start_worker
 from tests.homeserver.events.received_helpers import (
     CAROL,
     DAVE,
     OTHER,
     OTHER_KEY,
-    Peer,
-    Remote,
+    ReceivingCase,
     entries_of,
     incoming_of,
     receive,
@@ -48,29 +42,8 @@ def _renamed(event: Event, event_id: EventID, redacts: EventID) -> Event:
     return parse_pdu(add_signature(pdu, OTHER, OTHER_KEY.key_id, signature), V1).event
 
 
-class ReceivingTests:
+class ReceivingTests(ReceivingCase):
     """What must hold on every engine."""
-
-    database: Database
-    assertEqual: Callable[..., None]
-    assertTrue: Callable[..., None]
-    assertIn: Callable[..., None]
-    assertNotIn: Callable[..., None]
-    assertIsNone: Callable[..., None]
-
-    async def begin(
-        self, version: RoomVersion = V11, peer: Peer | None = None
-    ) -> tuple[Worker, IncomingEvents, Room, Remote]:
-        """Make a local room in which Carol of the other server is."""
-        await migrate(self.database)
-        worker = await start_worker(self.database)
-        incoming = incoming_of(worker, peer)
-        room = (await worker.room(version)).room
-        remote = await remote_in(worker, room.nid, version)
-        join = remote.put(membership(room.room_id, CAROL, "join"), await tip(worker, room.nid))
-        outcome = await receive(incoming, room.nid, join)
-        self.assertEqual((outcome.status, outcome.reason), (Status.ACCEPTED, ""))
-        return worker, incoming, room, remote
 
     async def test_a_remote_user_joins_and_speaks_in_every_version(self) -> None:
         """A received join and message move head, members, servers and feed like local ones."""
@@ -334,102 +307,9 @@ class ReceivingTests:
         self.assertEqual((await receive(incoming, room.nid, said)).status, Status.REJECTED)
 
 
-class MissingTests:
-    """Events whose past is missing, on every engine."""
-
-    database: Database
-    assertEqual: Callable[..., None]
-    assertTrue: Callable[..., None]
-    assertIn: Callable[..., None]
-    assertLess: Callable[..., None]
-    begin = ReceivingTests.begin
-
-    async def test_missing_parents_are_asked_for(self) -> None:
-        """Events between are fetched and come into the feed in their order."""
-        peer = Peer()
-        worker, incoming, room, remote = await self.begin(V11, peer)  # type: ignore[misc]
-        last = await tip(worker, room.nid)
-        line: list[Event] = []
-        for number in range(5):
-            last = [remote.build(message(room.room_id, str(number), CAROL), last)]
-            line += last
-        peer.events = {event.event_id: event for event in line}
-        outcome = await receive(incoming, room.nid, line[-1])
-        self.assertEqual(outcome.status, Status.ACCEPTED)
-        found = await worker.stored.by_nid(
-            room.nid, [entry.ref or 0 for entry in (await entries_of(worker, room.nid))[-5:]]
-        )
-        self.assertEqual([stored.event for _, stored in sorted(found.items())], line)
-        self.assertEqual(await tip(worker, room.nid), [line[-1]])
-
-    async def test_a_gap_too_wide_is_bridged_by_the_state_at_its_end(self) -> None:
-        """After a long silence the state at the oldest parent is asked for; history stays open below."""
-        peer = Peer()
-        worker, incoming, room, remote = await self.begin(V11, peer)  # type: ignore[misc]
-        last = await tip(worker, room.nid)
-        line: list[Event] = []
-        dave = remote.put(membership(room.room_id, DAVE, "join"), last)
-        line.append(dave)
-        for number in range(40):
-            line.append(remote.build(message(room.room_id, str(number), DAVE), line[-1:]))
-        peer.events = {event.event_id: event for event in line}
-        state = list(remote.state.values())
-        peer.states = {event.event_id: state for event in line[1:]}
-        outcome = await receive(incoming, room.nid, line[-1])
-        self.assertEqual((outcome.status, outcome.reason), (Status.ACCEPTED, ""))
-        head = await worker.heads.get(room.nid)
-        self.assertEqual(dict(head.servers), {"plait.test": 1, "other.test": 2})
-        self.assertIn(line[-1], await tip(worker, room.nid))
-        self.assertTrue(await incoming.gaps.fill(room.nid, MAX_DEPTH))
-        oldest = await stored_of(worker, room.nid, line[1])
-        self.assertEqual(oldest.status, Status.ACCEPTED)
-        self.assertLess(oldest.depth, (await stored_of(worker, room.nid, line[30])).depth)
-
-    async def test_an_outlier_is_no_parent_until_it_has_a_place(self) -> None:
-        """What is known only as an authority has no state, so nothing is built on it (security: S1)."""
-        peer = Peer()
-        worker, incoming, room, remote = await self.begin(V11, peer)  # type: ignore[misc]
-        parents = await tip(worker, room.nid)
-        dave = remote.put(membership(room.room_id, DAVE, "join"), parents)
-        peer.events = {dave.event_id: dave}
-        said = remote.build(message(room.room_id, "hello", DAVE), parents)
-        self.assertEqual((await receive(incoming, room.nid, said)).status, Status.REJECTED)
-        outlier = await stored_of(worker, room.nid, dave)
-        self.assertEqual((outlier.status, outlier.root_before), (Status.OUTLIER, None))
-        child = remote.build(message(room.room_id, "on it", DAVE), [dave])
-        (outcome,) = await incoming.received.place(room.nid, (child,))
-        self.assertEqual(outcome.missing, {dave.event_id})
-        self.assertEqual((await receive(incoming, room.nid, dave)).status, Status.ACCEPTED)
-        placed = await stored_of(worker, room.nid, dave)
-        self.assertEqual((placed.nid, placed.status), (outlier.nid, Status.ACCEPTED))
-        self.assertEqual((await receive(incoming, room.nid, child)).status, Status.ACCEPTED)
-
-    async def test_orphans_do_not_make_us_ask_without_end(self) -> None:
-        """Many events with one missing parent cost a bounded number of requests (security: F15)."""
-        peer = Peer()
-        worker, incoming, room, remote = await self.begin(V11, peer)  # type: ignore[misc]
-        parents = await tip(worker, room.nid)
-        absent = remote.build(message(room.room_id, "absent", CAROL), parents)
-        for number in range(30):
-            orphan = remote.build(message(room.room_id, str(number), CAROL), [absent])
-            self.assertEqual((await receive(incoming, room.nid, orphan)).status, None)
-            self.assertEqual((await receive(incoming, room.nid, orphan)).status, None)
-        self.assertEqual(peer.asked.count("event"), 1)
-        self.assertEqual(peer.asked.count("before"), 30)
-        self.assertEqual(peer.asked.count("state_ids"), 0)
-
-
 class SqliteReceiving(ReceivingTests, SqliteCase):
     """On SQLite."""
 
 
 class PostgresReceiving(ReceivingTests, PostgresCase):
-    """On PostgreSQL."""
-
-
-class SqliteMissing(MissingTests, SqliteCase):
-    """On SQLite."""
-
-
-class PostgresMissing(MissingTests, PostgresCase):
     """On PostgreSQL."""
