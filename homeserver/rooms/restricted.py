@@ -1,6 +1,7 @@
 """Restricted joins: who may join without an invite because of being in another room.
 
-Source: client-server-api/_index.md, "Restricted rooms"; rooms/v8.md and v10.md, "Authorization rules".
+Source: client-server-api/_index.md, "Restricted rooms"; server-server-api.md, "Restricted rooms"; rooms/v8.md
+and v10.md, "Authorization rules".
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class RestrictedJoins:
             return None
         verdict = await self._meets_a_condition(head, user_id)
         if verdict is None:
-            raise UnableToAuthoriseJoin("This server is in none of the rooms whose members may join")
+            raise UnableToAuthoriseJoin("This server cannot see into all rooms whose members may join")
         if not verdict:
             raise Forbidden("The user is in none of the rooms whose members may join this one")
         authority = await self._local_authority(head)
@@ -86,18 +87,21 @@ class RestrictedJoins:
         return present is None or present.membership not in ("join", "invite")
 
     async def _meets_a_condition(self, head: RoomHead, user_id: UserID) -> bool | None:
-        """Tell whether the user is in an allowed room; None if this server is in none of them."""
+        """Tell whether the user is in an allowed room; None if this server cannot see into all of them.
+
+        Where no room is allowed, no condition holds.
+        """
         rules = (await head.state([JOIN_RULES])).get(JOIN_RULES)
-        known_any = False
+        sees_all = True
         for room_id in _allowed_rooms(rules.content if rules is not None else _EMPTY):
             other = await self.heads.of_resident(room_id)
             if other is None:
+                sees_all = False
                 continue
-            known_any = True
             member = (await other.state([("m.room.member", user_id)])).get(("m.room.member", user_id))
             if member is not None and member.membership == "join":
                 return True
-        return False if known_any else None
+        return False if sees_all else None
 
     async def _local_authority(self, head: RoomHead) -> UserID | None:
         power = await power_in(head)

@@ -185,10 +185,20 @@ class TemplateTests(ResidentCase):
         room_id = self.core.room(V10, rules, name="restricted")
         with self.assertRaises(Forbidden):
             self._make(room_id)
-        unknown = [{"type": "m.room_membership", "room_id": "!unknown:x.example"}]
-        blind = self.core.room(V10, {"join_rule": "restricted", "allow": unknown}, name="blind")
-        with self.assertRaises(UnableToAuthoriseJoin):
-            self._make(blind)
+
+    def test_restricted_joins_that_cannot_be_judged_are_for_other_servers(self) -> None:
+        """Who may be in a room that is not here is sent elsewhere; where no room is allowed, none will do."""
+        allowed = self.core.room(name="allowed")
+        here = {"type": "m.room_membership", "room_id": allowed}
+        unknown = {"type": "m.room_membership", "room_id": "!unknown:x.example"}
+        for number, allow in enumerate(([unknown], [here, unknown], [unknown, here])):
+            blind = self.core.room(V10, {"join_rule": "restricted", "allow": allow}, name=f"blind{number}")
+            with self.assertRaises(UnableToAuthoriseJoin):
+                self._make(blind)
+        for number, nothing in enumerate(([], [{"type": "m.other"}], 5, [{"type": "m.room_membership"}])):
+            shut = self.core.room(V10, {"join_rule": "restricted", "allow": nothing}, name=f"shut{number}")
+            with self.assertRaises(Forbidden):
+                self._make(shut)
 
 
 class SubmissionTests(ResidentCase):
