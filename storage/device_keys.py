@@ -6,12 +6,16 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from storage.database import Transaction
+from storage.text import unescape
 
 _PUT_KEYS = (
     "INSERT INTO device_keys (user_nid, device_id, keys) VALUES (?, ?, ?)"
     " ON CONFLICT (user_nid, device_id) DO UPDATE SET keys = excluded.keys"
 )
-_KEYS_OF = "SELECT user_nid, device_id, keys FROM device_keys WHERE user_nid IN ?"
+_KEYS_OF = (
+    "SELECT k.user_nid, k.device_id, k.keys, d.display_name FROM device_keys AS k LEFT JOIN devices AS d"
+    " ON d.user_nid = k.user_nid AND d.device_id = k.device_id WHERE k.user_nid IN ?"
+)
 _PUT_ONE_TIME = (
     "INSERT INTO one_time_keys (user_nid, device_id, algorithm, key_id, place, key) VALUES (?, ?, ?, ?, ?, ?)"
 )
@@ -68,12 +72,16 @@ class KeysOfDevice(NamedTuple):
     user_nid: int
     device_id: str
     keys: bytes
+    display_name: str | None
 
 
 def keys_of(tx: Transaction, user_nids: Collection[int]) -> list[KeysOfDevice]:
     """Give the identity keys of all devices of users."""
     rows = tx.all(_KEYS_OF, (list(user_nids),)) if user_nids else []
-    return [KeysOfDevice(row[0], row[1], bytes(row[2])) for row in rows]
+    return [
+        KeysOfDevice(row[0], row[1], bytes(row[2]), None if row[3] is None else unescape(row[3]))
+        for row in rows
+    ]
 
 
 def put_keys(tx: Transaction, user_nid: int, device_id: str, keys: bytes) -> None:

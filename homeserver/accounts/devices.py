@@ -56,12 +56,10 @@ class Devices:
         """Name a device; raises NotFound or InvalidParam."""
         check_display_name(display_name)
         await self.one(user_nid, device_id)
-        # Others see the name beside the keys, so the device list has changed.
-        change = DeviceChange(device_id, display_name=display_name)
-        rows, entries = await self.news.of(user_nid, [change])
-        await self.persister.commit(
-            Write((devices.rename_rows(user_nid, device_id, display_name), *rows), entries)
-        )
+        # Others here see the name beside the keys, so the device list has changed; other servers do not.
+        entry = NewEntry(Kind.DEVICE_LIST, user_nid=user_nid)
+        rows = devices.rename_rows(user_nid, device_id, display_name)
+        await self.persister.commit(Write((rows,), (entry,)))
 
     async def remove(self, user_nid: int, device_ids: Collection[str]) -> None:
         """Remove devices; those that are not there do not matter."""

@@ -124,8 +124,12 @@ class DeviceKeys:
         return found
 
     async def query_all(self, wanted: Mapping[UserID, Sequence[str]], seconds: float) -> JsonObject:
-        """Give identity keys of users of any server; servers that did not answer are in `failures`."""
-        answer = await self.query({user: ids for user, ids in wanted.items() if self._is_own(user)})
+        """Give identity keys of users of any server; servers that did not answer are in `failures`.
+
+        Beside those of local users stand the names of their devices.
+        """
+        own = {user: ids for user, ids in wanted.items() if self._is_own(user)}
+        answer = await self.query(own, names=True)
 
         async def ask(server: ServerName) -> None:
             theirs = {user: ids for user, ids in wanted.items() if server_of(user) == server}
@@ -148,15 +152,18 @@ class DeviceKeys:
         answer["failures"] = await self._ask_each(wanted, ask)
         return answer
 
-    async def query(self, wanted: Mapping[UserID, Sequence[str]]) -> JsonObject:
-        """Give identity keys of local users; no device IDs: all devices."""
+    async def query(self, wanted: Mapping[UserID, Sequence[str]], *, names: bool = False) -> JsonObject:
+        """Give identity keys of local users; no device IDs: all. `names` are for local users alone."""
         nids = await self.nids.known_users(list(wanted))
         users = {nid: user for user, nid in nids.items()}
         found: dict[str, dict[str, Any]] = {}
         for row in await self.database.read(device_keys.keys_of, list(users)):
             user_id = users[row.user_nid]
             if not wanted[user_id] or row.device_id in wanted[user_id]:
-                found.setdefault(user_id, {})[row.device_id] = json.loads(row.keys)
+                keys = json.loads(row.keys)
+                if names and row.display_name:
+                    keys["unsigned"] = {"device_display_name": row.display_name}
+                found.setdefault(user_id, {})[row.device_id] = keys
         return {"device_keys": found, "master_keys": {}, "self_signing_keys": {}}
 
     async def claim(self, wanted: Mapping[UserID, Mapping[str, str]]) -> JsonObject:

@@ -29,13 +29,12 @@ class DeviceChange:
 
     device_id: str
     deleted: bool = False
-    display_name: str | None = None
-    """What it is called now, if that is what changed."""
 
     def content(self, user_id: UserID, stream_id: int, keys: JsonValue | None) -> JsonObject:
         """Give the content of its `m.device_list_update`; `keys` are the identity keys it has now.
 
-        They are told with every change: other servers take what is told for all there is to know.
+        They are told with every change: other servers take what is told for all there is to know. The
+        device's name is for local users alone (security: E9).
         """
         content: JsonObject = {
             "user_id": user_id,
@@ -44,8 +43,6 @@ class DeviceChange:
             "prev_id": [stream_id - 1] if stream_id > 1 else [],
             "deleted": self.deleted,
         }
-        if self.display_name is not None:
-            content["device_display_name"] = self.display_name
         if keys is not None and not self.deleted:
             content["keys"] = keys
         return content

@@ -1,4 +1,4 @@
-"""News of devices: what other servers are told when a device gets another name, or is gone."""
+"""News of devices: who is told when a device gets another name or other keys, or is gone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from protocol.identifiers import DeviceID, ServerName, UserID
 from storage import devices
 from storage.feed import Kind
 from tests.homeserver.devices.test_keys import identity
-from tests.homeserver.ephemeral.helpers import OTHER, STRANGER, Place, start_place
+from tests.homeserver.ephemeral.helpers import STRANGER, Place, start_place
 from tests.homeserver.events.helpers import ALICE, NOW
 from tests.storage.helpers import PostgresCase, SqliteCase
 
@@ -24,6 +24,7 @@ class DeviceNewsContract:
 
     database: Any
     assertEqual: Any
+    assertNotIn: Any
 
     async def _start(self) -> tuple[Place, Devices, int]:
         place = await start_place(self.database)
@@ -43,15 +44,27 @@ class DeviceNewsContract:
         return [(ServerName(row[0]), json.loads(bytes(row[1]))["content"]) for row in rows]
 
     async def test_a_new_name(self) -> None:
-        """A server that shares a room learns a device's new name, and local users that the list changed."""
+        """Local users learn a device's new name beside its keys, and other servers none (security: E9)."""
         place, served, alice = await self._start()
-        since = place.core.feed.position
-        await served.rename(alice, "PHONE", "Alice's phone")
-        ((server, content),) = await self._told()
-        self.assertEqual((server, content["device_id"]), (OTHER, "PHONE"))
-        self.assertEqual(content["device_display_name"], "Alice's phone")
-        self.assertEqual((content["stream_id"], content["prev_id"], content["deleted"]), (1, [], False))
-        self.assertEqual(await place.entries(Kind.DEVICE_LIST, since), 1)
+        keys = identity(device_id="DESK", keys={"ed25519:DESK": "abc"})
+        session = Session(ALICE, alice, DeviceID("DESK"))
+        await place.passing.keys.upload(session, Upload(keys, {}, {}))
+        for name, unsigned in (("Alice's desk ☃", {"device_display_name": "Alice's desk ☃"}), ("", None)):
+            since = place.core.feed.position
+            await served.rename(alice, "DESK", name)
+            self.assertEqual(await place.entries(Kind.DEVICE_LIST, since), 1)
+            shown = (await place.passing.keys.query_all({ALICE: []}, 1))["device_keys"][ALICE]["DESK"]
+            self.assertEqual(shown.pop("unsigned", None), unsigned)
+            self.assertEqual(shown, keys)
+        (_, content), *more = await self._told()
+        self.assertEqual(more, [])
+        await served.rename(alice, "DESK", "Alice's desk")
+        told = (
+            content,
+            await place.passing.keys.query({ALICE: []}),
+            await place.passing.keys.device_list(ALICE),
+        )
+        self.assertNotIn("Alice's", str(told))
 
     async def test_keys(self) -> None:
         """Every change but the end of a device comes with its keys: what is not told is taken to be gone."""
@@ -59,8 +72,8 @@ class DeviceNewsContract:
         keys = identity(device_id="DESK", keys={"ed25519:DESK": "abc"})
         session = Session(ALICE, alice, DeviceID("DESK"))
         await place.passing.keys.upload(session, Upload(keys, {}, {}))
-        await served.rename(alice, "DESK", "Alice's desk")
-        await served.rename(alice, "PHONE", "Alice's phone")
+        await place.passing.keys.changed(alice, DeviceID("DESK"))
+        await place.passing.keys.changed(alice, DeviceID("PHONE"))
         await served.remove(alice, ["DESK"])
         told = [content.get("keys") for _, content in await self._told()]
         self.assertEqual(told, [keys, keys, None, None])
