@@ -24,8 +24,19 @@ MAX_REFRESHED = 50
 MAX_SERVERS = 1_000
 """Servers looked up for one request."""
 
-Query = Mapping[ServerName, Mapping[KeyID, int]]
-"""Key IDs by server, none for all, each with the time (ms) until which it should be valid."""
+
+@frozen
+class Criteria:
+    """What is asked of one server: keys by ID, each with the time (ms) until which it should count.
+
+    Without any, all keys are meant, and `until` is that time for those in use.
+    """
+
+    keys: Mapping[KeyID, int]
+    until: int
+
+
+Query = Mapping[ServerName, Criteria]
 
 
 @frozen(eq=False)
@@ -38,26 +49,27 @@ class Notary:
     async def answer(self, query: Query, now: int) -> bytes:
         """Give the JSON of the answer; what nobody knows is absent."""
         named = dict(list(query.items())[:MAX_SERVERS])
-        await self._refresh(named, now)
+        await self._refresh(named)
         stored = await self.ring.stored(named.keys())
         documents: dict[bytes, None] = {}
-        for server, keys in named.items():
+        for server, criteria in named.items():
             if server == self.own.server_name:
                 documents[self.own.document(now)] = None
-            for document in _documents(stored.get(server, ()), keys):
+            for document in _documents(stored.get(server, ()), criteria.keys):
                 documents[self._signed(document)] = None
         return b'{"server_keys":[%b]}' % b",".join(documents)
 
-    async def _refresh(self, query: Query, now: int) -> None:
+    async def _refresh(self, query: Query) -> None:
         """Ask servers whose known keys are missing or end too soon, not more than a few."""
         stored = await self.ring.stored(query.keys())
         needs: dict[ServerName, list[KeyNeed]] = {}
-        for server, keys in query.items():
-            current = {key.key_id: now for key in stored.get(server, ()) if not key.expired}
-            wanted = keys or current or {KeyID(""): now}
-            for key_id, until in wanted.items():
-                if not _is_known(stored.get(server, ()), key_id, until):
-                    needs.setdefault(server, []).append(KeyNeed(server, key_id, until))
+        for server, criteria in query.items():
+            until = criteria.until
+            current = {key.key_id: until for key in stored.get(server, ()) if not key.expired}
+            wanted = criteria.keys or current or {KeyID(""): until}
+            for key_id, time in wanted.items():
+                if not _is_known(stored.get(server, ()), key_id, time):
+                    needs.setdefault(server, []).append(KeyNeed(server, key_id, time))
         first = list(needs.values())[:MAX_REFRESHED]
         await self.ring.refresh([need for of_server in first for need in of_server])
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from attrs import frozen
 
-from federation.notary import Notary
+from federation.notary import Criteria, Notary
 from federation.own_keys import OwnKeys
 from federation.server_names import read_server_name
 from homeserver.http.calls import Call, Json
@@ -39,20 +39,20 @@ class ServerKeys:
         until = call.query.integer("minimum_valid_until_ts", call.now)
         key_id = call.path.get("key_id", "")
         wanted = {KeyID(key_id): until} if key_id else {}
-        return Json(await self.notary.answer({server: wanted}, call.now))
+        return Json(await self.notary.answer({server: Criteria(wanted, until)}, call.now))
 
     async def query_many(self, call: Call[dict[str, Any]]) -> Json:
         """Give what we know of several servers' keys."""
         asked = call.body.get("server_keys")
         if not isinstance(asked, dict):
             raise BadJson("server_keys must be an object")
-        query: dict[ServerName, dict[KeyID, int]] = {}
+        query: dict[ServerName, Criteria] = {}
         for name, criteria in asked.items():
             try:
                 server = read_server_name(name)
             except MatrixError:
                 continue
-            query[server] = _criteria(criteria, call.now)
+            query[server] = Criteria(_keys_wanted(criteria, call.now), call.now)
         return Json(await self.notary.answer(query, call.now))
 
     def routes(self) -> tuple[Route, ...]:
@@ -78,7 +78,7 @@ class ServerKeys:
         )
 
 
-def _criteria(criteria: object, now: int) -> dict[KeyID, int]:
+def _keys_wanted(criteria: object, now: int) -> dict[KeyID, int]:
     """Read the key IDs wanted of one server, each with the time until which it should be valid."""
     if not isinstance(criteria, dict) or len(criteria) > MAX_KEYS:
         raise BadJson(f"server_keys must hold objects of at most {MAX_KEYS} key IDs")

@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from federation.notary import Criteria
 from federation.routes.invites import InviteRoutes
 from federation.routes.queries import QueryRoutes
 from federation.routes.server_keys import ServerKeys
@@ -18,7 +19,7 @@ from homeserver.rooms.aliases import Resolved
 from homeserver.rooms.published import DirectoryQuery
 from protocol.canonical_json import JsonObject
 from protocol.errors import BadJson, Forbidden, InvalidParam, MatrixError, NotFound, Unrecognized
-from protocol.identifiers import RoomAlias, RoomID, UserID
+from protocol.identifiers import KeyID, RoomAlias, RoomID, UserID
 from tests.federation.helpers import HERE, THERE
 
 ALICE = UserID("@alice:here.example")
@@ -188,7 +189,11 @@ class KeyRouteTests(RouteCase):
         self._get(self.server_keys.query_one(call(path={"server": "a.example", "key_id": "k"})))
         self.assertEqual(
             self.services.asked,
-            [{"a.example": {"ed25519:1": 5, "k": 1000}}, {"a.example": {}}, {"a.example": {"k": 1000}}],
+            [
+                {"a.example": Criteria({KeyID("ed25519:1"): 5, KeyID("k"): 1000}, 1000)},
+                {"a.example": Criteria({}, 7)},
+                {"a.example": Criteria({KeyID("k"): 1000}, 1000)},
+            ],
         )
         many = {f"ed25519:{n}": {} for n in range(65)}
         for bad in (*NOT_OBJECTS, {"a.example": 5}, {"a.example": many}):

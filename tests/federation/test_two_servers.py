@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from federation.own_keys import LIFE
 from federation.requests import ServerRequest
 from protocol.canonical_json import decode, dumps
 from protocol.errors import Forbidden, MatrixError
@@ -131,3 +132,17 @@ class TwoServersTests(SynchronousTestCase):
         self.assertEqual(documents[THERE]["verify_keys"], own["verify_keys"])
         hosts = {name for name in self.here.world.resolver.asked[asked:] if name.startswith("s")}
         self.assertLessEqual(len(hosts), 50)
+
+    def test_the_notary_asks_again_for_keys_that_end_too_soon(self) -> None:
+        """Of a server asked for by its name alone, too: by `minimum_valid_until_ts`."""
+        requests, now = self.there.world.requests, self.here.world.now
+        uri = f"/_matrix/key/v2/query/{THERE}"
+
+        def valid_until(query: str) -> int:
+            answer = self._get(requests.unsigned(ServerRequest(HERE, "GET", uri + query)))
+            return int(answer["server_keys"][0]["valid_until_ts"])
+
+        first = valid_until("")
+        self.here.world.network.advance(LIFE * 3 / 4 / 1000)
+        self.assertEqual(valid_until(""), first)
+        self.assertGreater(valid_until(f"?minimum_valid_until_ts={now + LIFE + 1}"), first)
