@@ -40,6 +40,8 @@ BUSY = 3
 """A room with more waiting takes PDUs by way of staging, so that its transaction need not wait."""
 
 RETRY_AFTER_MS = 60_000
+NO_PDUS = dumps({"pdus": {}})
+"""The answer to a transaction of EDUs."""
 
 log = Logger()
 
@@ -128,9 +130,13 @@ class InboundTransactions:
 
         The ordinary one, events of one room and nothing else, is answered by the commit of its events, which
         also finds out whether it is a repetition. EDUs are handled before an answer is kept, or a crash
-        between the two would lose them.
+        between the two would lose them; so each can be taken twice, and EDUs alone need no record: their
+        answer is always the same.
         """
         origin = transaction.origin
+        if not transaction.pdus:
+            await self.edus.take(origin, transaction.edus, now)
+            return NO_PDUS
         results: Results = {}
         by_room = _by_room(transaction.pdus)
         is_ordinary = len(by_room) == 1 and not transaction.edus

@@ -68,7 +68,7 @@ class InboundTests(InboundCase):
         self.assertEqual(first["pdus"][said.event_id], {})
         self.assertIn("error", first["pdus"][refused.event_id])
         again = await start(self.database)
-        for pdus in ([said.pdu, refused.pdu], [refused.pdu], [late.pdu], []):
+        for pdus in ([said.pdu, refused.pdu], [refused.pdu], [late.pdu]):
             self.assertEqual(await again.send(pdus, (), "same"), first)
         self.assertEqual(await tip(again.worker, room.nid), [said])
 
@@ -159,6 +159,14 @@ class InboundTests(InboundCase):
         self.assertEqual(here.edus, [{"good": True}])
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
 
+    async def test_edus_alone_need_no_record(self) -> None:
+        """A transaction without PDUs neither reads nor writes: its answer is always the same."""
+        here, _, _ = await self.begin()
+        here.database.works.clear()
+        self.assertEqual(
+            await here.send([], [{"edu_type": "m.test", "content": {"n": 1}}], "same"), {"pdus": {}}
+        )
+        self.assertEqual((here.edus, here.database.works), ([{"n": 1}], []))
     async def test_a_denied_server_and_a_stranger_place_nothing(self) -> None:
         """PDUs of a denied server get an error each; those of rooms we are not in are dropped."""
         here, room, remote = await self.begin()
