@@ -1,9 +1,10 @@
-"""Heads of requests that come whole and alone, as nearly all do: read in one go, by a strict grammar.
+"""Requests that come whole and alone, as nearly all do: read in one go, by a strict grammar.
 
-Whatever does not fit, because it has a body or is in any way out of the ordinary, is for Twisted's parser,
-which reads line by line. So this can accept nothing that Twisted would refuse or frame otherwise.
+Whatever does not fit, because its body is chunked or not all there or it is in any way out of the ordinary,
+is for Twisted's parser, which reads line by line. So this can accept nothing that Twisted would refuse or
+frame otherwise.
 
-Source: RFC 9112, sections 3 and 5; security C15.
+Source: RFC 9112, sections 3, 5 and 6; security C15.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from attrs import frozen
 
 MAX_HEAD = 8192
 """Bytes of a head that is read here."""
+MAX_DIGITS = 18
+"""Digits of a length."""
 _HEAD = re.compile(
-    rb"GET ([!-~]+) HTTP/1\.1\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*\r\n)*)\r\n",
+    rb"(DELETE|GET|POST|PUT) ([!-~]+) HTTP/1\.1\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*\r\n)*)\r\n",
 )
-_FOR_TWISTED = frozenset((b"content-length", b"transfer-encoding", b"expect"))
-"""Headers that say more of what follows."""
+_LENGTH = b"content-length"
+_FOR_TWISTED = frozenset((b"transfer-encoding", b"expect"))
+"""Headers that say more of what follows than its length."""
 
 
 @frozen(eq=False)
@@ -36,25 +40,40 @@ class HeadFields:
 
 
 @frozen(eq=False)
-class Head:
-    """A GET without a body."""
+class WholeRequest:
+    """A request with its body, which may be empty."""
 
+    method: bytes
     target: bytes
     fields: HeadFields
+    body: bytes
 
 
-def read_head(data: bytes, most: int) -> Head | None:
-    """Read a whole head of at most so many headers with nothing behind it; None: it is not of that kind."""
-    if len(data) > MAX_HEAD or data[-4:] != b"\r\n\r\n":
-        return None
-    found = _HEAD.fullmatch(data)
+def read_whole(data: bytes, most: int) -> WholeRequest | None:
+    """Read a request of at most so many headers with nothing behind it; None: it is not of that kind."""
+    end = data.find(b"\r\n\r\n", 0, MAX_HEAD) + 4
+    found = _HEAD.fullmatch(data, 0, end) if end > 3 else None
     if found is None:
         return None
-    lines = found[2].split(b"\r\n")[:-1]
+    lines = found[3].split(b"\r\n")[:-1]
     if len(lines) > most:
         return None
     values: dict[bytes, list[bytes]] = {}
     for line in lines:
         name, _, value = line.partition(b":")
         values.setdefault(name.lower(), []).append(value.strip(b" \t"))
-    return None if values.keys() & _FOR_TWISTED else Head(found[1], HeadFields(values))
+    if values.keys() & _FOR_TWISTED or not _is_whole(values.get(_LENGTH), len(data) - end):
+        return None
+    return WholeRequest(found[1], found[2], HeadFields(values), data[end:])
+
+
+def _is_whole(lengths: list[bytes] | None, there: int) -> bool:
+    """Tell whether the body that is there is just as long as the headers say."""
+    if lengths is None:
+        return there == 0
+    return len(lengths) == 1 and is_length(lengths[0]) and int(lengths[0]) == there
+
+
+def is_length(text: bytes) -> bool:
+    """Tell whether a text is a length that may be meant: digits, and not beyond what Python reads."""
+    return text.isdigit() and len(text) <= MAX_DIGITS

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, Request
 
 from homeserver.clock import Timer
-from homeserver.http.heads import Head, read_head
+from homeserver.http.heads import WholeRequest, is_length, read_whole
 from homeserver.http.request import HttpRequest, ServerSettings
 
 IDLE_SECONDS = 75.0
@@ -66,26 +66,29 @@ class Channel(HTTPChannel):
         ):
             self.forceAbortClient()  # type: ignore[no-untyped-call]  # Twisted's
             return
-        head = read_head(data, MAX_HEADERS) if self._is_between_requests() else None
-        if head is None:
+        whole = read_whole(data, MAX_HEADERS) if self._is_between_requests() else None
+        if whole is None:
             super().dataReceived(data)  # type: ignore[no-untyped-call]  # Twisted's
         else:
-            self._take(head)
+            self._take(whole)
 
     def _is_between_requests(self) -> bool:
         """Tell whether what comes now begins a request."""
         is_within = self._began is not None or self._handlingRequest or self._buffer or self._busyReceiving
         return bool(self.persistent and not is_within)
 
-    def _take(self, head: Head) -> None:
-        """Take a request whose head is whole and that has no body, as Twisted would after its lines."""
+    def _take(self, whole: WholeRequest) -> None:
+        """Take a request that is whole, as Twisted would after its lines and its body."""
         self.resetTimeout()
         request = self.requestFactory(self)
         self.requests.append(request)
-        target: Any = head.target  # Twisted's own types are at odds
-        self._command, self._path, self._version = b"GET", target, b"HTTP/1.1"
-        request.requestHeaders = head.fields
+        target: Any = whole.target  # Twisted's own types are at odds
+        self._command, self._path, self._version = whole.method, target, b"HTTP/1.1"
+        self.length = len(whole.body)
+        request.requestHeaders = whole.fields
         self.allHeadersReceived()  # type: ignore[no-untyped-call]  # Twisted's
+        if whole.body:
+            request.handleContentChunk(whole.body)
         self.allContentReceived()
 
     # A deadline that is moved with every request: its timer is moved only when it comes.
@@ -147,6 +150,14 @@ class Channel(HTTPChannel):
             self._respondToBadRequestAndDisconnect()
         else:
             super().lineReceived(line)  # type: ignore[no-untyped-call]  # Twisted's
+
+    def headerReceived(self, line: bytes) -> bool:
+        """Take a header; a length that is no number Python would read is refused (security: C15)."""
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length" and not is_length(value.strip(b" \t")):
+            self._respondToBadRequestAndDisconnect()
+            return False
+        return bool(super().headerReceived(line))  # type: ignore[no-untyped-call]  # Twisted's
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         """Refuse what is not even HTTP, in the form of every other refusal."""

@@ -167,6 +167,7 @@ class InboundTests(InboundCase):
             await here.send([], [{"edu_type": "m.test", "content": {"n": 1}}], "same"), {"pdus": {}}
         )
         self.assertEqual((here.edus, here.database.works), ([{"n": 1}], []))
+
     async def test_a_denied_server_and_a_stranger_place_nothing(self) -> None:
         """PDUs of a denied server get an error each; those of rooms we are not in are dropped."""
         here, room, remote = await self.begin()

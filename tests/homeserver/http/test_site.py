@@ -233,6 +233,7 @@ class RequestTests(SiteCase):
             "Content-Length: 5, 5",
             "Content-Length: -1",
             "Content-Length: 0x5",
+            f"Content-Length: {'9' * 5000}",
             "Transfer-Encoding: chunked, chunked",
             "Transfer-Encoding: xchunked",
             "Transfer-Encoding : chunked",
