@@ -78,7 +78,7 @@ class Invites:
         roots = [StateRoot(event.root_before or b"") for event in placed]
         states = await self._states.find(
             [
-                Sought(event.room_nid, root, [*STRIPPED, ("m.room.member", event.sender)])
+                Sought(event.room_nid, root, [*STRIPPED, *_inviter(event)])
                 for event, root in zip(placed, roots, strict=True)
             ]
         )
@@ -95,6 +95,11 @@ class Invites:
             ]
             for event, state in zip(placed, states, strict=True)
         }
+
+
+def _inviter(event: ClientEvent) -> Sequence[StateKey]:
+    """Name the membership of whoever invited; of one who knocks the knock itself is shown."""
+    return () if event.sender == event.state_key else (("m.room.member", event.sender),)
 
 
 def strip(event: ClientEvent) -> bytes:

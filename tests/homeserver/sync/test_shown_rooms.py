@@ -12,6 +12,20 @@ from tests.homeserver.sync.world import event_ids
 class MembershipTests(FeedCase):
     """Rooms joined, left, invited to."""
 
+    async def test_a_knock_shows_the_own_membership_once(self) -> None:
+        """Who knocks, having been there before, is shown the knock and no membership before it."""
+        room = await self.world.room(BOB)
+        await room.member(ALICE, ALICE, "join")
+        await room.member(ALICE, ALICE, "leave")
+        _, token = await self.sync(ALICE)
+        await room.member(ALICE, ALICE, "knock", reason="please")
+        for since in (token, None):
+            answer, _ = await self.sync(ALICE, since)
+            events = answer["rooms"]["knock"][room.room_id]["knock_state"]["events"]
+            members = [event["content"] for event in events if event["type"] == "m.room.member"]
+            self.assertEqual(members, [{"membership": "knock", "reason": "please"}])
+            self.assertIn("m.room.create", [event["type"] for event in events])
+
     async def test_a_room_joined_since_comes_whole(self) -> None:
         """A room joined since the token comes with all its state."""
         room = await self.world.room(ALICE)
