@@ -142,7 +142,8 @@ class RoomImport:
         if join.event.event_id in taken.known.events:
             again.append(join.nid)
         changed = [NewEntry(Kind.CHANGED, 0, room.nid, None, nid, root, mark) for nid in again]
-        missing = [each for each in join.event.prev_events if each not in taken.known.events]
+        parents = {each: taken.known.events.get(each) for each in join.event.prev_events}
+        missing = [each for each, known in parents.items() if known is None or known.root_before is None]
         rows = (
             Rows(PUT_NODES, tuple(node_rows(room.nid, taken.nodes))),
             events.placed_rows(*taken.judged.rows),

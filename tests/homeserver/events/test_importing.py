@@ -14,6 +14,7 @@ from homeserver.events.stored import Status
 from protocol.errors import Forbidden
 from protocol.events import Event, EventDraft
 from protocol.identifiers import UserID
+from protocol.limits import MAX_DEPTH
 from protocol.room_versions import ROOM_VERSIONS, V11, V12, RoomVersion
 from storage import memberships, stripped_states
 from storage.database import Database
@@ -202,6 +203,21 @@ class ImportingTests:
         self.assertEqual(dict(head.servers), {OTHER: 2, "other1.test": 1, "other2.test": 1, "plait.test": 1})
         self.assertEqual(await self.database.read(memberships.servers, room_nid), dict(head.servers))
         self.assertEqual(list(head.local_members), [BOB])
+
+    async def test_history_goes_on_before_a_join_whose_parent_is_known_without_a_place(self) -> None:
+        """A parent that is here as an authority alone is asked for as one that is not here at all."""
+        worker, incoming = await self.begin()
+        remote, timeline, given = joined(V12)
+        room_nid = await incoming.import_room(given, now=NOW)
+        await worker.events.send(membership(given.room_id, BOB, "leave"), now=NOW)
+        (left,) = await tip(worker, room_nid)
+        remote.state[left.key] = left
+        outlier = timeline[-2]
+        self.assertIsNone((await stored_of(worker, room_nid, outlier)).root_before)
+        join = remote.build(membership(given.room_id, BOB, "join"), [outlier, left])
+        await incoming.import_room(imported(remote, [*timeline, left], join), now=NOW)
+        missing = await incoming.gaps.past.gaps_below(room_nid, MAX_DEPTH)
+        self.assertEqual(set(missing), {timeline[-1].event_id, outlier.event_id})
 
     async def test_while_we_are_in_the_room_its_state_is_not_believed_again(self) -> None:
         """A second local user's join through another server is an event like others (security: F6)."""
