@@ -31,7 +31,7 @@ from homeserver.events.heads import Heads
 from homeserver.events.nids import Room
 from homeserver.events.place import Place
 from homeserver.events.stored import StoredEvent
-from homeserver.events.write import Write
+from homeserver.events.write import TransactionRepeated, Write
 from protocol.errors import MatrixError, NotFound
 from protocol.identifiers import EventID, StateKey
 from storage import events, state_trie
@@ -81,7 +81,11 @@ class RoomBuild:
         place = Place(self.room.room_id, self.room.nid, self.room.version, head.mark, prev_events, head.root)
         reader = _LockedState(tx, self.room, self.known)
         outcomes: list[Write | Exception] = []
+        built: dict[TransactionKey, EventID] = {}
         for sending in self.sendings:
+            if sending.txn is not None and sending.txn in built:
+                outcomes.append(TransactionRepeated(built[sending.txn]))
+                continue
             if sending.txn is not None and sending.txn not in taken:
                 outcomes.append(repeated(tx, sending.txn))
                 continue
@@ -89,8 +93,10 @@ class RoomBuild:
                 write, place = self._build_one(reader, place, sending)
             except MatrixError as refused:
                 outcomes.append(refused)
-            else:
-                outcomes.append(write)
+                continue
+            outcomes.append(write)
+            if write.txn is not None and write.txn.event_id is not None:
+                built[write.txn.key] = EventID(write.txn.event_id)
         return outcomes
 
     def _build_one(self, reader: _LockedState, place: Place, sending: Sending) -> tuple[Write, Place]:

@@ -9,8 +9,9 @@ from attrs import evolve
 from twisted.internet.defer import Deferred, gatherResults
 
 from homeserver.events.building import CREATE
+from homeserver.events.rebuilding import Rebuild
 from homeserver.events.stored import StoredEvent
-from homeserver.events.write import Poisoned
+from homeserver.events.write import Committed, Poisoned, TransactionRepeated
 from protocol.errors import Forbidden, NotFound
 from protocol.events import EventDraft
 from protocol.identifiers import RoomID, UserID
@@ -249,6 +250,22 @@ class SendingTests:
             head = await self.database.read(heads.get, [made.room.nid])
             self.assertEqual(len(head[made.room.nid].mark.extremities), 1)
         self.assertEqual(len(await timeline(self.database, rooms[2].room.nid)), 7)
+
+    async def test_a_transaction_twice_under_the_lock_is_one_event(self) -> None:
+        """Of two events of one transaction ID built together, the second answers with the first."""
+        worker = await self.begin()
+        room = (await worker.room()).room
+        key = TransactionKey.of(await worker.nids.user(ALICE), "D", ("send", room.room_id), "t1")
+        rebuild = Rebuild(room, worker.events._author, worker.clock, worker.heads)
+        for body in ("one", "two", "three"):
+            draft, txn = message(room.room_id, body), None if body == "three" else key
+            rebuild.waiting.append(await worker.events._preparation.prepare(room.nid, draft, txn))
+        first, second, third = await worker.persister.commit_locked(rebuild)
+        assert isinstance(first, Committed) and isinstance(first.entries[0].payload, StoredEvent)
+        assert isinstance(second, TransactionRepeated)
+        self.assertEqual(second.event_id, first.entries[0].payload.event.event_id)
+        self.assertEqual(type(third), Committed)
+        self.assertEqual(len(await timeline(self.database, room.nid)), 7)
 
     async def test_a_redaction_marks_its_target(self) -> None:
         """A redaction that applies is noted with its target, in memory and in the row."""
