@@ -16,6 +16,7 @@ from protocol.errors import (
     Forbidden,
     GatewayTimeout,
     IncompatibleRoomVersion,
+    InviteBlocked,
     MatrixError,
     NotFound,
     UnableToAuthoriseJoin,
@@ -76,6 +77,7 @@ _PASSED_ON: Mapping[tuple[int, str], type[MatrixError]] = {
     (400, "M_UNABLE_TO_GRANT_JOIN"): UnableToGrantJoin,
     (400, "M_INCOMPATIBLE_ROOM_VERSION"): IncompatibleRoomVersion,
     (403, "M_FORBIDDEN"): Forbidden,
+    (403, "M_INVITE_BLOCKED"): InviteBlocked,
     (404, "M_NOT_FOUND"): NotFound,
 }
 

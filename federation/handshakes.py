@@ -101,11 +101,13 @@ class Handshakes:
         answer = await self._put(server, path(f"{V2}/invite", invite.room_id, invite.event_id), body)
         return await self._countersigned(server, answer.get("event"), invite)
 
-    async def invite_old(self, server: ServerName, invite: Event) -> Event:
+    async def invite_old(self, server: ServerName, invite: Event, state: Sequence[Event]) -> Event:
         """Have an old server sign an invite, by the first version of the call; for room versions 1 and 2."""
         uri = path(f"{V1}/invite", invite.room_id, invite.event_id)
+        shown = b'{"invite_room_state":[%b]}' % b",".join(event.raw for event in state)
+        body = b'%b,"unsigned":%b}' % (invite.raw[:-1], shown)  # canonical: our events have no key behind it
         answer = await self.requests.signed_value(
-            ServerRequest(server, "PUT", uri, invite.raw, seconds=HANDSHAKE_SECONDS, insist=True)
+            ServerRequest(server, "PUT", uri, body, seconds=HANDSHAKE_SECONDS, insist=True)
         )
         body = answer[1] if isinstance(answer, list) and len(answer) == 2 else None
         return await self._countersigned(

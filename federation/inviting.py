@@ -12,7 +12,7 @@ from attrs import frozen
 from federation.asking import told
 from federation.failures import Refused
 from federation.handshakes import Handshakes
-from protocol.errors import MatrixError
+from protocol.errors import IncompatibleRoomVersion, MatrixError, UnsupportedRoomVersion
 from protocol.events import Event
 from protocol.identifiers import server_of
 
@@ -36,8 +36,14 @@ class Inviting:
             return await self.handshakes.invite(server, invite, state)
         except Refused as refused:
             if invite.version.hashed_event_ids or refused.http_status not in _OLD_SERVER:
-                raise told(refused) from None
+                raise _told(refused) from None
         try:
-            return await self.handshakes.invite_old(server, invite)
+            return await self.handshakes.invite_old(server, invite, state)
         except MatrixError as error:
-            raise told(error) from None
+            raise _told(error) from None
+
+
+def _told(error: MatrixError) -> MatrixError:
+    """Give a refusal as the inviting client knows it."""
+    known = told(error)
+    return UnsupportedRoomVersion(known.error) if isinstance(known, IncompatibleRoomVersion) else known

@@ -243,6 +243,13 @@ class IncompatibleRoomVersion(MatrixError):
     errcode = "M_INCOMPATIBLE_ROOM_VERSION"
 
 
+class InviteBlocked(MatrixError):
+    """The invited user takes no invites, or none of this sender."""
+
+    errcode = "M_INVITE_BLOCKED"
+    status = 403
+
+
 class UnableToAuthoriseJoin(MatrixError):
     """This server cannot tell whether the conditions of a restricted join hold."""
 

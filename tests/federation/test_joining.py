@@ -19,9 +19,16 @@ from federation.leaving import Leaving
 from federation.pdus import PduChecker
 from federation.queries import FederationQueries
 from federation.remote_rooms import RemoteDirectories, RemoteMemberships
-from protocol.canonical_json import JsonObject, decode, dumps
+from protocol.canonical_json import JsonObject, decode, dumps, encode
 from protocol.checks import parse_pdu
-from protocol.errors import Forbidden, IncompatibleRoomVersion, MatrixError, NotFound
+from protocol.errors import (
+    Forbidden,
+    IncompatibleRoomVersion,
+    InviteBlocked,
+    MatrixError,
+    NotFound,
+    UnsupportedRoomVersion,
+)
 from protocol.events import Event, EventDraft, Links, build_event, countersign
 from protocol.identifiers import EventID, RoomAlias, RoomID, ServerName, UserID
 from protocol.room_versions import V1, V8, V11, V12, RoomVersion
@@ -455,6 +462,9 @@ class InviteTests(RemoteCase):
             200, b'[200,{"event":%b}]' % signed.raw
         )
         self.assertEqual(self._send(old).raw, signed.raw)
+        body = self.there.asked[-1].body
+        self.assertEqual(body, encode(decode(body)))
+        self.assertEqual(decode(body), {**old.pdu, "unsigned": {"invite_room_state": [old.pdu]}})
         with self.assertRaises(MatrixError):
             self._send(self._invite())
 
@@ -462,6 +472,16 @@ class InviteTests(RemoteCase):
         """403 as such, anything else as 502 (security: C10)."""
         self.there.say("PUT", f"{V2_PATH}/invite/", {"errcode": "M_FORBIDDEN", "error": "no"}, 403)
         with self.assertRaises(Forbidden):
+            self._send(self._invite())
+        self.there.say("PUT", f"{V2_PATH}/invite/", {"errcode": "M_INVITE_BLOCKED"}, 403)
+        with self.assertRaises(InviteBlocked):
+            self._send(self._invite())
+
+    def test_a_server_that_knows_the_version_not(self) -> None:
+        """Its refusal has another name between servers than to clients."""
+        answer = {"errcode": "M_INCOMPATIBLE_ROOM_VERSION", "room_version": "11"}
+        self.there.say("PUT", f"{V2_PATH}/invite/", answer, 400)
+        with self.assertRaises(UnsupportedRoomVersion):
             self._send(self._invite())
 
 
