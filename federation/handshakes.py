@@ -109,9 +109,9 @@ class Handshakes:
         answer = await self.requests.signed_value(
             ServerRequest(server, "PUT", uri, body, seconds=HANDSHAKE_SECONDS, insist=True)
         )
-        body = answer[1] if isinstance(answer, list) and len(answer) == 2 else None
+        told = answer[1] if isinstance(answer, list) and len(answer) == 2 else None
         return await self._countersigned(
-            server, body.get("event") if isinstance(body, dict) else None, invite
+            server, told.get("event") if isinstance(told, dict) else None, invite
         )
 
     async def _put(
