@@ -79,7 +79,9 @@ async def migrate(database: Database, migrations: Sequence[Migration] | None = N
     Raises `SchemaTooNew` when the database is ahead of the code; nothing is changed then.
     """
     steps = load_migrations() if migrations is None else tuple(migrations)
-    while (applied := await database.write(_apply_next, steps)) is not None:
+    is_first = True
+    while (applied := await database.write(_apply_next, steps, is_first)) is not None:
+        is_first = False
         _log.info(
             "database schema is now version {number} ({name})", number=applied.number, name=applied.name
         )
@@ -91,8 +93,9 @@ def _newest(steps: Sequence[Migration]) -> int:
     return steps[-1].number if steps else 0
 
 
-def _apply_next(tx: Transaction, steps: Sequence[Migration]) -> Migration | None:
-    """Apply the first step that is missing, or give None when there is none."""
+def _apply_next(tx: Transaction, steps: Sequence[Migration], is_first: bool) -> Migration | None:
+    """Apply the next step that is missing, or give None when there is none; the first one of an upgrade is
+    preceded by a copy."""
     if tx.dialect is Dialect.POSTGRES:
         tx.execute("SET LOCAL lock_timeout = 0")
         tx.execute("SELECT pg_advisory_xact_lock(?)", (_LOCK,))
@@ -104,7 +107,7 @@ def _apply_next(tx: Transaction, steps: Sequence[Migration]) -> Migration | None
     step = next((step for step in steps if step.number > version), None)
     if step is None:
         return None
-    if version and tx.dialect is Dialect.SQLITE:
+    if version and is_first and tx.dialect is Dialect.SQLITE:
         _back_up(tx, step.number)
     for statement in step.statements(tx.dialect):
         tx.execute(statement)

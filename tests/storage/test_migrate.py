@@ -125,6 +125,15 @@ class SqliteMigrateTests(MigrateContract, SqliteCase):
         copy.close()
         self.assertEqual(stat.S_IMODE(backup.stat().st_mode), 0o600)
 
+    async def test_one_copy_of_each_upgrade(self) -> None:
+        """A file that is made now is not copied, whatever steps it takes; an upgrade of several copies it once."""
+        folder = Path(self.url.removeprefix("sqlite:///")).parent
+        await migrate(self.database, [FIRST, SECOND])
+        self.assertEqual(list(folder.glob("*.before-*")), [])
+        more = [Migration(number, "more", f"CREATE TABLE t{number} (x BIGINT);") for number in (3, 4, 5)]
+        await migrate(self.database, [FIRST, SECOND, *more])
+        self.assertEqual([path.name for path in folder.glob("*.before-*")], ["plait.db.before-3"])
+
 
 class PostgresMigrateTests(MigrateContract, PostgresCase):
     """Migrating on PostgreSQL."""
