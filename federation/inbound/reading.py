@@ -97,15 +97,19 @@ class GraphReads:
         room_id: RoomID,
         between: tuple[Sequence[EventID], Sequence[EventID]],
         limit: int,
+        min_depth: int = 0,
     ) -> Sequence[Event]:
-        """Give what came after the first and before the second of `between`, the oldest first."""
+        """Give what came after the first and before the second of `between`, the oldest first.
+
+        What claims a depth below `min_depth`, and what comes before that, is left out.
+        """
         head = await self.sight.room(origin, room_id)
         earliest, latest = between
         _check_named((*earliest, *latest))
         known = await self.state.stored.by_id(head.room_nid, latest)
         parents = [parent for stored in known.values() for parent in stored.event.prev_events]
         stop = frozenset((*earliest, *latest))
-        found = await self._walk(head.room_nid, parents, stop, min(limit, MAX_MISSING))
+        found = await self._walk(head.room_nid, parents, stop, min(limit, MAX_MISSING), min_depth)
         found.sort(key=lambda stored: (stored.depth, stored.nid))
         return await self.sight.shown(origin, found)
 
@@ -117,7 +121,7 @@ class GraphReads:
         return stored
 
     async def _walk(
-        self, room_nid: int, begin: Iterable[EventID], stop: Set[EventID], limit: int
+        self, room_nid: int, begin: Iterable[EventID], stop: Set[EventID], limit: int, min_depth: int = 0
     ) -> list[StoredEvent]:
         """Go from events to their parents, level by level, and give those that may be served."""
         found: list[StoredEvent] = []
@@ -126,7 +130,11 @@ class GraphReads:
         while waiting and len(found) < limit and len(seen) < MAX_VISITED:
             seen.update(waiting)
             level = (await self.state.stored.by_id(room_nid, waiting)).values()
-            placed = [stored for stored in level if stored.root_before is not None]
+            placed = [
+                stored
+                for stored in level
+                if stored.root_before is not None and stored.event.depth >= min_depth
+            ]
             placed.sort(key=lambda stored: (-stored.depth, -stored.nid))
             found += [stored for stored in placed if stored.status in _SERVED]
             parents = dict.fromkeys(parent for stored in placed for parent in stored.event.prev_events)

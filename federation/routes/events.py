@@ -67,11 +67,11 @@ class EventRoutes:
     async def missing(self, call: Call[dict[str, Any]]) -> Json:
         """Give the events between two places."""
         room_id, body = parse_room_id(call.path["room_id"]), call.body
-        limit = body.get("limit", MAX_MISSING // 2)
-        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
-            raise BadJson("limit must be a whole number")
         between = (_ids(body, "earliest_events"), _ids(body, "latest_events"))
-        found = await self.reads.missing(call.origin, room_id, between, limit)
+        limit, depth = _integer(body, "limit", MAX_MISSING // 2), _integer(body, "min_depth", 0)
+        if limit < 0:
+            raise BadJson("limit must not be negative")
+        found = await self.reads.missing(call.origin, room_id, between, limit, depth)
         return Json(b'{"events":%b}' % _list(found))
 
     async def _state(self, call: Call[None]) -> StateBefore:
@@ -103,6 +103,14 @@ class EventRoutes:
 
 def _list(events: Iterable[Event]) -> bytes:
     return b"[%b]" % b",".join(event.raw for event in events)
+
+
+def _integer(body: dict[str, Any], name: str, default: int) -> int:
+    """Read an integer; raises BadJson."""
+    number = body.get(name, default)
+    if type(number) is not int:
+        raise BadJson(f"{name} must be an integer")
+    return number
 
 
 def _ids(body: dict[str, Any], name: str) -> list[EventID]:

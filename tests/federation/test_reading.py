@@ -53,6 +53,8 @@ class ReadingTests(InboundCase):
         self.assertEqual(list(back), line[:-6:-1])
         between = ([line[10].event_id], [line[14].event_id])
         self.assertEqual(list(await here.reads.missing(OTHER, room.room_id, between, 10)), line[11:14])
+        above = await here.reads.missing(OTHER, room.room_id, ([], [line[20].event_id]), 10, line[17].depth)
+        self.assertEqual(list(above), line[17:20])
         cut = await here.reads.missing(OTHER, room.room_id, ([], [line[-1].event_id]), 10_000)
         self.assertEqual(list(cut), line[-21:-1])
         many = [EventID(f"${n}") for n in range(10_000)]
