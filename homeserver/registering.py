@@ -9,22 +9,34 @@ import hashlib
 import hmac
 import json
 import ssl
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 from homeserver.config.sections import Config, Listener, ListenerResource
 
 _PATH = "/_synapse/admin/v1/register"
 _TIMEOUT = 30
+MAX_WAIT_SECONDS = 60
+"""The longest wait that a server may ask for."""
 
 
 class RegistrationFailed(Exception):
     """The account was not made; the message says why."""
 
 
-def register_user(config: Config, url: str | None, username: str, password: str, *, admin: bool) -> str:
-    """Register `username` on the running server and give the full user ID.
+def register_user(
+    config: Config,
+    url: str | None,
+    username: str,
+    password: str,
+    *,
+    admin: bool,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
+    """Register `username` on the running server and give the full user ID; waits where the server says so.
 
     Raises:
         RegistrationFailed: no shared secret, no server, or the server refused.
@@ -32,7 +44,7 @@ def register_user(config: Config, url: str | None, username: str, password: str,
     if config.registration.shared_secret is None:
         raise RegistrationFailed("registration.shared_secret is not set in the configuration")
     base = (url or _base_url(config)).rstrip("/")
-    nonce = str(_call(base, None)["nonce"])
+    nonce = str(_call(base, None, sleep)["nonce"])
     role = "admin" if admin else "notadmin"
     mac = hmac.new(
         config.registration.shared_secret.reveal().encode(),
@@ -42,6 +54,7 @@ def register_user(config: Config, url: str | None, username: str, password: str,
     answer = _call(
         base,
         {"nonce": nonce, "username": username, "password": password, "admin": admin, "mac": mac.hexdigest()},
+        sleep,
     )
     return str(answer["user_id"])
 
@@ -60,20 +73,35 @@ def listener_url(listener: Listener) -> str:
     return f"{scheme}://[{host}]:{listener.port}" if ":" in host else f"{scheme}://{host}:{listener.port}"
 
 
-def _call(base: str, body: dict[str, object] | None) -> dict[str, Any]:
+def _call(base: str, body: dict[str, object] | None, sleep: Callable[[float], None]) -> dict[str, Any]:
+    while True:
+        status, answer = _answer(base, body)
+        if status == 200 and isinstance(answer, dict):
+            return answer
+        told = answer if isinstance(answer, dict) else {}
+        wait = told.get("retry_after_ms")
+        if status != 429 or not isinstance(wait, int) or not 0 <= wait <= MAX_WAIT_SECONDS * 1000:
+            nonsense = f"{base} answered nonsense" if status == 200 else f"the server answered {status}"
+            raise RegistrationFailed(str(told.get("error", nonsense)))
+        sleep(wait / 1000)
+
+
+def _answer(base: str, body: dict[str, object] | None) -> tuple[int, Any]:
+    """Give status and JSON of an answer, None for what is no JSON."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(base + _PATH, data, {"Content-Type": "application/json"})  # noqa: S310
     context = _context_of(base)
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT, context=context) as response:  # noqa: S310
-            answer = json.load(response)
+            status, text = response.status, response.read()
     except urllib.error.HTTPError as error:
-        raise RegistrationFailed(_refusal(error)) from None
+        status, text = error.code, error.read()
     except (OSError, ValueError) as error:
         raise RegistrationFailed(f"no answer from {base}: is the server running? ({error})") from None
-    if not isinstance(answer, dict):
-        raise RegistrationFailed(f"{base} answered nonsense")
-    return answer
+    try:
+        return status, json.loads(text)
+    except ValueError:
+        return status, None
 
 
 def _context_of(base: str) -> ssl.SSLContext | None:
@@ -85,10 +113,3 @@ def _context_of(base: str) -> ssl.SSLContext | None:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
-
-
-def _refusal(error: urllib.error.HTTPError) -> str:
-    try:
-        return str(json.load(error)["error"])
-    except (ValueError, KeyError, TypeError):
-        return f"the server answered {error.code}"

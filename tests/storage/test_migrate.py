@@ -126,7 +126,7 @@ class SqliteMigrateTests(MigrateContract, SqliteCase):
         self.assertEqual(stat.S_IMODE(backup.stat().st_mode), 0o600)
 
     async def test_one_copy_of_each_upgrade(self) -> None:
-        """A file that is made now is not copied, whatever steps it takes; an upgrade of several copies it once."""
+        """A file that is made now is not copied, whatever steps it takes; an upgrade in steps copies once."""
         folder = Path(self.url.removeprefix("sqlite:///")).parent
         await migrate(self.database, [FIRST, SECOND])
         self.assertEqual(list(folder.glob("*.before-*")), [])
