@@ -84,11 +84,6 @@ class FederationClient:
         state = await self._checked(await answer.listed("pdus"), room)
         return StateEvents(state, await self._checked(await answer.listed("auth_chain"), room))
 
-    async def get_event_auth(self, server: ServerName, room: RoomRef, event_id: EventID) -> list[Event]:
-        """Ask for the whole auth chain of an event."""
-        answer = await self._get_large(server, path(f"{V1}/event_auth", room.room_id, event_id))
-        return await self._checked(await answer.listed("auth_chain"), room)
-
     async def backfill(
         self, server: ServerName, room: RoomRef, event_ids: Sequence[EventID], limit: int
     ) -> list[Event]:

@@ -73,9 +73,10 @@ class ManyEventsTests(ClientCase):
         events = [event_of(self.there.key, text=str(number)) for number in range(3 * BATCH + 20)]
         events[5] = event_of(signing_key(9), text="forged")
         pdus = [event.pdu for event in events]
-        self.there.say("GET", f"{V1}/event_auth/", {"auth_chain": [*pdus, {"sender": "?"}, 5, *pdus[:3]]})
-        found = self._get(client.get_event_auth(THERE, REF, EventID("$e")))
-        self.assertEqual(found, [*events[:5], *events[6:]])
+        answer = {"pdus": [*pdus, {"sender": "?"}, 5, *pdus[:3]], "auth_chain": []}
+        self.there.say("GET", f"{V1}/state/", answer)
+        found = self._get(client.get_state(THERE, REF, EventID("$e")))
+        self.assertEqual(found.state, [*events[:5], *events[6:]])
         self.assertTrue(max(batches) <= BATCH, batches)
         self.assertEqual(len(batches), 8)
         self.assertEqual(asked[4:], [len(self.there.asked)] * 4, "keys are fetched before the first check")
@@ -83,10 +84,10 @@ class ManyEventsTests(ClientCase):
     def test_what_is_no_list_of_events_is_a_bad_answer(self) -> None:
         """Whatever it is, however deep, it costs the request alone."""
         deep = b"[" * 100_000
-        for body in (b"", b"[]", b"{", b'{"auth_chain":5}', b'{"auth_chain":[}', b'{"auth_chain":' + deep):
-            self.there.answers["GET", f"{V1}/event_auth/"] = lambda _, body=body: Answer(200, body)
+        for body in (b"", b"[]", b"{", b'{"pdus":5}', b'{"pdus":[}', b'{"pdus":' + deep):
+            self.there.answers["GET", f"{V1}/state/"] = lambda _, body=body: Answer(200, body)
             with self.assertRaises(BadAnswer):
-                self._get(self.client.get_event_auth(THERE, REF, EventID("$e")))
+                self._get(self.client.get_state(THERE, REF, EventID("$e")))
 
 
 class OneDoorTests(ClientCase):
@@ -134,9 +135,6 @@ class OneDoorTests(ClientCase):
             "get_event": answering("GET", "event/", ["pdus"], lambda: client.get_event(THERE, REF, event_id)),
             "get_state": answering(
                 "GET", "state/", ["pdus", "auth_chain"], lambda: client.get_state(THERE, REF, event_id)
-            ),
-            "get_event_auth": answering(
-                "GET", "event_auth/", ["auth_chain"], lambda: client.get_event_auth(THERE, REF, event_id)
             ),
             "backfill": answering(
                 "GET", "backfill/", ["pdus"], lambda: client.backfill(THERE, REF, [event_id], 99)
