@@ -8,10 +8,10 @@ from random import SystemRandom
 
 from federation.failures import Refused, passed_on
 from federation.handshakes import Handshakes
-from federation.staggered import first_good
 from federation.templates import Template, Wish
 from homeserver.clock import Clock
-from protocol.errors import MatrixError
+from homeserver.staggered import NoneGood, first_good
+from protocol.errors import MatrixError, NotFound
 from protocol.identifiers import ServerName
 
 MAX_VIA = 10
@@ -51,12 +51,18 @@ async def make_through(
     handshakes: Handshakes, clock: Clock, servers: Sequence[ServerName], wish: Wish
 ) -> Template:
     """Ask servers for a template, each a little after the one before; raises TemplateRefused."""
+    attempts = [partial(handshakes.make, server, wish) for server in servers]
     try:
-        return await first_good(
-            clock, [partial(handshakes.make, server, wish) for server in servers], STAGGER
-        )
-    except MatrixError as error:
-        raise TemplateRefused(error) from error
+        return await first_good(clock, attempts, STAGGER, expected=MatrixError)
+    except NoneGood as none:
+        raise TemplateRefused(_most_telling(none.failures)) from none
+
+
+def _most_telling(failures: Sequence[Exception]) -> MatrixError:
+    """Give the last refusal, which tells more than silence; else the last failure."""
+    told = [failure for failure in failures if isinstance(failure, MatrixError)]
+    refusals = [failure for failure in told if isinstance(failure, Refused)]
+    return [NotFound("there is nobody to ask"), *told, *refusals][-1]
 
 
 def told(error: MatrixError) -> MatrixError:

@@ -9,19 +9,21 @@ Source: RFC 8305 (the stagger).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from homeserver.clock import Clock
 from homeserver.http.addresses import IpPolicy, parse_literal
 from homeserver.http.dns import MAX_ADDRESSES, Resolver
 from homeserver.http.outbound_errors import AddressRefused, CannotConnect
 from homeserver.http.outbound_tls import OutboundTls
+from homeserver.staggered import NoneGood, first_good
 
 CONNECT_TIMEOUT = 10
 """Seconds for one address."""
@@ -87,8 +89,11 @@ class _CheckedEndpoint:
 
     async def _connect(self, factory: Factory) -> Connection:
         addresses = await self.dialer.permitted_addresses(self.place.host)
-        race = _Race(self.dialer.reactor, [self._plain(address) for address in addresses], factory)
-        return await race.run()
+        attempts = [partial(self._plain(address).connect, factory) for address in addresses]
+        try:
+            return await first_good(Clock(self.dialer.reactor), attempts, STAGGER, too_late=_drop)
+        except NoneGood as none:
+            raise none.failures[-1] from none
 
     def _plain(self, address: str) -> Endpoint:
         """Give the endpoint of one judged address."""
@@ -96,59 +101,6 @@ class _CheckedEndpoint:
         return kind(self.dialer.reactor, address, self.place.port, CONNECT_TIMEOUT)
 
 
-class _Race:
-    """Connection attempts with a stagger; the first that succeeds cancels the others."""
-
-    def __init__(self, reactor: Any, endpoints: list[Endpoint], factory: Factory) -> None:
-        """Prepare attempts to `endpoints`, in order."""
-        self._reactor = reactor
-        self._waiting = endpoints[::-1]
-        self._factory = factory
-        self._running: list[Deferred[Connection]] = []
-        self._timer: Any = None
-        self._result: Deferred[Connection] = Deferred(lambda _: self._stop())
-        self._last: Failure | None = None
-
-    def run(self) -> Deferred[Connection]:
-        """Start, and give the connection that comes first."""
-        self._next()
-        return self._result
-
-    def _next(self) -> None:
-        """Start one more attempt, and the timer for the one after it."""
-        self._timer = None
-        if self._result.called:
-            return
-        if not self._waiting:
-            if not self._running:
-                self._result.errback(self._last or Failure(CannotConnect("no address left")))
-            return
-        attempt = self._waiting.pop().connect(self._factory)
-        self._running.append(attempt)
-        if self._waiting:
-            self._timer = self._reactor.callLater(STAGGER, self._next)
-        attempt.addCallbacks(self._won, self._lost, callbackArgs=(attempt,), errbackArgs=(attempt,))
-
-    def _won(self, connection: Connection, attempt: Deferred[Connection]) -> None:
-        self._running.remove(attempt)
-        if self._result.called:
-            connection.transport.abortConnection()
-            return
-        self._result.callback(connection)
-        self._stop()
-
-    def _lost(self, failure: Failure, attempt: Deferred[Connection]) -> None:
-        self._running.remove(attempt)
-        self._last = failure
-        if self._timer is not None:
-            self._timer.cancel()
-        self._next()
-
-    def _stop(self) -> None:
-        """Give up whatever is still under way."""
-        self._waiting.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for attempt in list(self._running):
-            attempt.cancel()
+def _drop(connection: Connection) -> None:
+    """Close a connection that came after another."""
+    connection.transport.abortConnection()
