@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import secrets
 import string
-from contextlib import suppress
 from pathlib import Path
 
 from attrs import frozen
@@ -55,11 +54,9 @@ def load_or_make_keys(path: Path) -> KeyFile:
         write_private(path, _new_line())
         _log.info("made a signing key: {path}", path=str(path))
     except FileExistsError:
-        if path.stat().st_mode & 0o077:
-            _log.warn("{path} can be read by others than its owner: chmod 600 it", path=str(path))
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not lines:
-        raise BadKeyFile(f"{path}: holds no key")
+        _warn_if_shown(path)
+    text = path.read_bytes().decode("utf-8", "replace")
+    lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise BadKeyFile(f"{path}: holds no key")
     signing = _signing_key(lines[0], f"{path}:1")
@@ -73,8 +70,10 @@ def load_or_make_secret(path: Path, size: int = 32) -> bytes:
     Raises:
         BadKeyFile: the file holds something else.
     """
-    with suppress(FileExistsError):
+    try:
         write_private(path, encode_base64(os.urandom(size)) + "\n")
+    except FileExistsError:
+        _warn_if_shown(path)
     try:
         found = decode_base64(path.read_text(encoding="utf-8").strip())
     except (MatrixError, ValueError):
@@ -82,6 +81,12 @@ def load_or_make_secret(path: Path, size: int = 32) -> bytes:
     if len(found) != size:
         raise BadKeyFile(f"{path}: does not hold {size} bytes in base64")
     return found
+
+
+def _warn_if_shown(path: Path) -> None:
+    """Warn of a file that others than its owner can read or write."""
+    if path.stat().st_mode & 0o077:
+        _log.warn("{path} can be read by others than its owner: chmod 600 it", path=str(path))
 
 
 def _new_line() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from homeserver.key_files import BadKeyFile, load_or_make_keys, load_or_make_secret
@@ -51,3 +52,22 @@ class KeyFileTests(SynchronousTestCase):
             path.write_text(text)
             self.assertRaises(BadKeyFile, load_or_make_keys, path)
             self.assertEqual(path.read_text(), text)
+
+    def test_bytes_that_are_no_text(self) -> None:
+        """A file that is no text is told as any other that holds no key."""
+        path = Path(self.mktemp())
+        path.write_bytes(b"\xff\xfe")
+        self.assertRaises(BadKeyFile, load_or_make_keys, path)
+        self.assertRaises(BadKeyFile, load_or_make_secret, path)
+
+    def test_others_may_read(self) -> None:
+        """If others may read a key or a secret the operator is warned (security: K4)."""
+        for load in (load_or_make_keys, load_or_make_secret):
+            path = Path(self.mktemp())
+            load(path)
+            for mode, warnings in ((0o600, 0), (0o640, 1)):
+                path.chmod(mode)
+                with capturedLogs() as logs:
+                    load(path)
+                told = [event for event in logs if str(path) in str(event.get("path"))]
+                self.assertEqual(len(told), warnings, (load, mode))
