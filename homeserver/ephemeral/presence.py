@@ -8,6 +8,8 @@ Source: client-server-api/modules/presence.md; server-server-api.md, "Presence".
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from attrs import Factory, define, evolve
 
 from homeserver.background import run_in_background
@@ -30,6 +32,10 @@ SILENCE_MS = 60_000
 """A device that has not been heard of for so long is offline."""
 IDLE_MS = 300_000
 """How far the time of the last activity that others are told may lie behind."""
+REPEAT_MS = 25 * 60_000
+"""How often other servers are told that nothing has changed: they take a user for gone after half an hour."""
+REMOTE_MS = 30 * 60_000
+"""How long another server's user is as present as it said last."""
 MAX_STATUS = 1024
 
 
@@ -52,6 +58,10 @@ class Presences:
     _devices: dict[UserID, dict[str, _Device]] = Factory(dict)
     _untold: dict[UserID, PresenceState] = Factory(dict)
     """The newest presence of users whose rooms are being read."""
+    _told: dict[UserID, int] = Factory(dict)
+    """When other servers were last told of local users who are present."""
+    _remote: OrderedDict[UserID, int] = Factory(OrderedDict)
+    """When other servers last said that users of theirs are present, the longest ago first."""
     _armed: bool = False
 
     def heard(self, user_id: UserID, device: str, presence: str = ONLINE) -> None:
@@ -103,8 +113,13 @@ class Presences:
 
     def set_remote(self, origin: ServerName, user_id: UserID, state: PresenceState) -> None:
         """Note what another server says of its own user; others' users are passed over."""
-        if self.enabled and server_of(user_id) == origin:
-            self._publish(user_id, state)
+        if not self.enabled or server_of(user_id) != origin:
+            return
+        self._remote.pop(user_id, None)
+        if state.presence != OFFLINE:
+            self._remote[user_id] = self.clock.now_ms()
+            self._arm()
+        self._publish(user_id, state)
 
     def get(self, user_id: UserID) -> PresenceState:
         """Give a user's presence; one never heard of is offline."""
@@ -136,6 +151,10 @@ class Presences:
         self.ring.set_presence(user_id, state)
         if server_of(user_id) == self.server_name:
             content = {"push": [{"user_id": user_id, **self.ring.content(state)}]}
+            if state.presence == OFFLINE:
+                self._told.pop(user_id, None)
+            else:
+                self._told[user_id] = self.clock.now_ms()
             others = await self.sharing.servers_of(user_id) - {self.server_name}
             self.send_edu(others, "m.presence", ("presence", user_id), content)
 
@@ -156,9 +175,22 @@ class Presences:
                 self._merge(user_id, active=False)
             if not devices:
                 del self._devices[user_id]
+        self._repeat(now)
+        self._lose_sight(now)
         self.ring.forget_idle()
-        if self._devices:
+        if self._devices or self._remote:
             self._arm()
+
+    def _repeat(self, now: int) -> None:
+        """Tell other servers of users who are present as before, if that is long ago."""
+        for user_id in [user_id for user_id, told in self._told.items() if told <= now - REPEAT_MS]:
+            self._publish(user_id, self._untold.get(user_id) or self.get(user_id))
+
+    def _lose_sight(self, now: int) -> None:
+        """Take users for gone of whom their servers have said nothing for long."""
+        while self._remote and next(iter(self._remote.values())) <= now - REMOTE_MS:
+            user_id, _ = self._remote.popitem(last=False)
+            self._publish(user_id, evolve(self.get(user_id), presence=OFFLINE, currently_active=False))
 
 
 def _check(presence: str) -> None:

@@ -18,7 +18,10 @@ from protocol.errors import Forbidden
 from protocol.identifiers import RoomID, ServerName, UserID, server_of
 
 MAX_TYPING_MS = 120_000
-REMOTE_TYPING_MS = 30_000
+REMOTE_TYPING_MS = 60_000
+"""How long another server's user types unless it says so again; some say so every 40 seconds alone."""
+TOLD_MS = 20_000
+"""How often other servers are told at most that a user goes on typing; some forget it after 30 seconds."""
 MAX_USERS = 100
 """Users shown as typing in one room; who comes later is not shown until one stops."""
 
@@ -44,17 +47,21 @@ class TypingUsers:
     send_edu: SendEdu
     _armed: bool = False
     _rooms: set[int] = Factory(set)
+    _told: dict[tuple[int, UserID], int] = Factory(dict)
+    """When other servers were last told that a local user types."""
 
     async def set_local(self, user_id: UserID, room_nid: int, timeout_ms: int | None) -> None:
         """Note that a local user types for so long, or (None) no longer; raises `Forbidden`."""
         head = await self.heads.get(room_nid)
         if user_id not in head.local_members:
             raise Forbidden("You are not in this room")
-        until = None if timeout_ms is None else self.clock.now_ms() + min(timeout_ms, MAX_TYPING_MS)
-        was = user_id in self.ring.typing_in(room_nid)
+        now = self.clock.now_ms()
+        until = None if timeout_ms is None else now + min(timeout_ms, MAX_TYPING_MS)
+        told = self._told.get((room_nid, user_id))
         self._set(room_nid, user_id, until)
-        if was != (until is not None):
-            self._tell_servers(head, user_id, until is not None)
+        shown = user_id in self.ring.typing_in(room_nid)
+        if shown != (told is not None) or (told is not None and told + TOLD_MS <= now):
+            self._tell_servers(head, user_id, shown)
 
     async def set_remote(self, origin: ServerName, user_id: UserID, room_nid: int, typing: bool) -> None:
         """Note what another server says of its own user; others' users and non-members are passed over."""
@@ -108,8 +115,13 @@ class TypingUsers:
         for user_id in users:
             if head is not None and server_of(user_id) == self.server_name:
                 self._tell_servers(head, user_id, False)
+            self._told.pop((room_nid, user_id), None)
 
     def _tell_servers(self, head: RoomHead, user_id: UserID, typing: bool) -> None:
+        if typing:
+            self._told[head.room_nid, user_id] = self.clock.now_ms()
+        else:
+            self._told.pop((head.room_nid, user_id), None)
         others = [server for server in head.servers if server != self.server_name]
         room_id: RoomID = head.room_id
         content: JsonObject = {"room_id": room_id, "user_id": user_id, "typing": typing}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 from attrs import evolve
@@ -57,6 +58,26 @@ class TypingTest(PassingCase):
         self.assertEqual(self.ring.position, position + 1)
         self.assertFalse(self.place.world.edus[-1][2]["typing"])
         self.assertEqual(self.place.time.getDelayedCalls(), [])
+
+    async def test_goes_on(self) -> None:
+        """Other servers are told now and then that a user goes on typing, so that they do not forget it."""
+        typing, room_nid = self.place.passing.typing, self.place.room_nid
+        for _ in range(60):
+            await typing.set_local(ALICE, room_nid, 30_000)
+            self.place.time.pump([1])
+        await typing.set_local(ALICE, room_nid, None)
+        told = [edu[2]["typing"] for edu in self.place.world.edus]
+        self.assertEqual(told, [True, True, True, False])
+        await typing.set_local(ALICE, room_nid, None)
+        self.assertEqual(len(self.place.world.edus), 4)
+
+    async def test_remote_goes_on(self) -> None:
+        """Another server's user types for a minute if it says no more, since some say so every 40 seconds."""
+        await self.place.take("m.typing", {"room_id": self.place.room_id, "user_id": ZOE, "typing": True})
+        self.place.time.pump([1] * 45)
+        self.assertEqual(self._typing(), {ZOE})
+        self.place.time.pump([1] * 20)
+        self.assertEqual(self._typing(), set())
 
     async def test_outsiders(self) -> None:
         """Who is not in the room does not type there (security: F8)."""
@@ -234,6 +255,40 @@ class PresenceTest(PassingCase):
             self.assertEqual(presences.get(ALICE).presence, ONLINE)
             positions.add(self.ring.position)
         self.assertEqual(len(positions), 1 + 20 * SILENCE_MS // 2 // (IDLE_MS + SILENCE_MS // 2))
+
+    async def test_repeated(self) -> None:
+        """Other servers hear of a user who stays before they take her for gone; no more of one who left."""
+        presences = self.place.passing.presences
+        told = []
+        for minute in range(60):
+            presences.heard(ALICE, PHONE)
+            self.place.time.pump([30, 30])
+            await self._settle()
+            told += [(minute, edu[2]["push"][0]["presence"]) for edu in self.place.world.edus]
+            self.place.world.edus.clear()
+        self.assertEqual([state for _, state in told], [ONLINE] * 3)
+        self.assertLess(max(after[0] - before[0] for before, after in pairwise(told)), 28)
+        presences.gone(ALICE, PHONE)
+        await self._settle()
+        self.place.world.edus.clear()
+        self.place.time.pump([30] * 120)
+        await self._settle()
+        self.assertEqual(self.place.world.edus, [])
+        self.assertEqual(self.place.time.getDelayedCalls(), [])
+
+    async def test_silent_servers(self) -> None:
+        """Users of whom their server says nothing for half an hour are gone; it may say the same again."""
+        presences = self.place.passing.presences
+        push = {"push": [{"user_id": ZOE, "presence": ONLINE, "status_msg": "here"}]}
+        for _ in range(3):
+            await self.place.take("m.presence", push)
+            self.place.time.pump([30] * 40)
+            await self._settle()
+            self.assertEqual(presences.get(ZOE).presence, ONLINE)
+        self.place.time.pump([30] * 24)
+        await self._settle()
+        self.assertEqual((presences.get(ZOE).presence, presences.get(ZOE).status_msg), (OFFLINE, "here"))
+        self.assertEqual(self.place.time.getDelayedCalls(), [])
 
     async def test_gone_at_once(self) -> None:
         """A device that comes and goes leaves nobody online; a burst is told once (security: D8)."""
