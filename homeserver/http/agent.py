@@ -167,7 +167,10 @@ def _translated(error: Exception, host: str) -> Exception:
 def _redirected(request: OutboundRequest, location: str) -> OutboundRequest:
     """Give the request of the next hop: a plain GET without credentials of ours."""
     scheme = "http" if request.place.tls_name is None else "https"
-    url = urljoin(f"{scheme}://{request.host}{request.target}", location)
+    try:
+        url = urljoin(f"{scheme}://{request.host}{request.target}", location)
+    except ValueError:
+        raise CannotConnect("a redirect to what is no URL") from None
     if scheme == "https" and not url.startswith("https://"):
         raise CannotConnect("a redirect away from https")
     headers = {k: v for k, v in request.headers.items() if k.lower() not in ("authorization", "cookie")}

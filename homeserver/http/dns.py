@@ -25,6 +25,8 @@ MAX_ADDRESSES = 8
 """Addresses of one name that are ever tried."""
 MAX_SERVICES = 16
 """SRV records of one name that are looked at."""
+MAX_NAME = 253
+"""Bytes of a name."""
 _SRV_TIMEOUTS = (1, 3)
 
 
@@ -84,17 +86,32 @@ class SystemResolver:
 
     async def addresses(self, host: str) -> Sequence[str]:
         """Give the IPv4 and IPv6 addresses of `host`; none if it does not exist."""
+        if not _is_dns_name(host):
+            return ()
         done: Deferred[list[str]] = Deferred()
         self.hosts.resolveHostName(_Collector(done), host)
         return await done
 
     async def services(self, name: str) -> Sequence[Service]:
         """Give the SRV records of `name`; none if there are none or DNS does not answer."""
+        if not _is_dns_name(name):
+            return ()
         try:
             answers, _, _ = await self.names.lookupService(name, _SRV_TIMEOUTS)
         except (DomainError, DNSQueryTimeoutError, DNSLookupError, TimeoutError, OSError, ValueError):
             return ()
         return tuple(filter(None, map(_service_of, answers[:MAX_SERVICES])))
+
+
+def _is_dns_name(text: str) -> bool:
+    """Tell whether a name can be looked up; one that cannot would keep the system's resolver from answering.
+
+    Source: RFC 1035, 2.3.4 (labels of 1 to 63 bytes, 253 in all).
+    """
+    try:
+        return len(text.encode("idna")) <= MAX_NAME
+    except UnicodeError:
+        return False
 
 
 def _service_of(answer: RRHeader) -> Service | None:

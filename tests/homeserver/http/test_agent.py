@@ -213,7 +213,8 @@ class AgentTests(SynchronousTestCase):
 
     def test_a_redirect_into_the_private_network_is_refused(self) -> None:
         """Each hop is judged anew (security: M5)."""
-        for target in ("https://127.0.0.1/", "https://inside.example/", "http://good.example/"):
+        private = ("https://127.0.0.1/", "https://inside.example/", "http://good.example/")
+        for target in (*private, "https://[::1/", "//[", "https://good.example:99999/"):
             self.resolver.hosts["inside.example"] = ["10.0.0.1"]
             serve = self._serve(lambda _, target=target: Answer(302, headers={"Location": target}))
             self.network.listen(PUBLIC, 443, self.authority.tls(serve, "good.example"))

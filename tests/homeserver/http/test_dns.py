@@ -73,6 +73,24 @@ class SystemResolverTests(SynchronousTestCase):
         many = [srv(number) for number in range(100)]
         self.assertEqual(len(self._services(succeed((many, [], [])))), MAX_SERVICES)
 
+    def test_names_that_cannot_be_looked_up(self) -> None:
+        """They have neither addresses nor services; nobody is asked, for nobody would answer."""
+        address = IPv4Address("TCP", "1.1.1.1", 0)
+        names = Names(succeed(([srv(1)], [], [])))
+        resolver: Any = SystemResolver(Hosts(address), names)  # type: ignore[arg-type]
+        for name, known in (
+            ("a.example", True),
+            ("a.example.", True),
+            ("a" * 63 + ".example", True),
+            ("a" * 64 + ".example", False),
+            ("a..example", False),
+            (".", False),
+            (".".join(["a" * 60] * 5), False),
+        ):
+            addresses = self.successResultOf(Deferred.fromCoroutine(resolver.addresses(name)))
+            services = self.successResultOf(Deferred.fromCoroutine(resolver.services(f"_matrix._tcp.{name}")))
+            self.assertEqual((bool(addresses), bool(services)), (known, known), name)
+
     def test_a_name_without_services_is_no_error(self) -> None:
         """Neither is a DNS server that does not answer."""
         for error in (DNSNameError(), DNSQueryTimeoutError(5), TimeoutError(), OSError()):
