@@ -27,7 +27,7 @@ from protocol.canonical_json import JsonObject, dumps
 from protocol.checks import parse_pdu
 from protocol.errors import BadJson, LimitExceeded, MatrixError, NotFound, Unavailable
 from protocol.events import Event
-from protocol.identifiers import EventID, RoomID, ServerName
+from protocol.identifiers import EventID, RoomID, ServerName, server_of
 from protocol.limits import MAX_EDUS, MAX_PDUS
 from protocol.room_versions import RoomVersion
 from storage import staging
@@ -172,13 +172,18 @@ class InboundTransactions:
             return None
         head = await self.access.find(room_id)
         if head is not None and not await self.access.allows(origin, head):
-            for event_id in _parsed(raw, room.version):
-                results[event_id] = {"error": f"{origin} is denied by the access control list of the room"}
+            results |= dict.fromkeys(_parsed(raw, room.version), _denied(origin))
             return None
         events = await self._checked(raw, room, results)
         if head is None:
             await self._withdraw(room, events, results)
             return None
+        others = {server_of(event.sender) for event in events} - {origin}
+        shut_out = {server for server in others if not await self.access.allows(server, head)}
+        if shut_out:  # a friend hands their events in
+            denied = [event for event in events if server_of(event.sender) in shut_out]
+            results |= {event.event_id: _denied(server_of(event.sender)) for event in denied}
+            events = [event for event in events if server_of(event.sender) not in shut_out]
         return _Admitted(room, events)
 
     async def _place_news(self, admitted: _Admitted, delivery: _Delivery) -> bool:
@@ -226,6 +231,10 @@ class InboundTransactions:
         for event in events:
             withdrawn = await self.outside.withdraw(room, event)
             results[event.event_id] = {} if withdrawn else {"error": "This server is not in the room"}
+
+
+def _denied(server: ServerName) -> JsonObject:
+    return {"error": f"{server} is denied by the access control list of the room"}
 
 
 def _result(outcome: Outcome) -> JsonObject:

@@ -99,11 +99,17 @@ class Here:
     edus: list[JsonObject]
     sent: int = field(default=0)
 
-    async def send(self, pdus: Sequence[object], edus: Sequence[object] = (), txn_id: str = "") -> Any:
+    async def send(
+        self,
+        pdus: Sequence[object],
+        edus: Sequence[object] = (),
+        txn_id: str = "",
+        origin: ServerName = OTHER,
+    ) -> Any:
         """Hand a transaction in."""
         self.sent += 1
         body = {"pdus": list(pdus), "edus": list(edus), "origin": "lie.test"}
-        transaction = Transaction.of(OTHER, txn_id or f"t{self.sent}", body)
+        transaction = Transaction.of(origin, txn_id or f"t{self.sent}", body)
         return json.loads(await self.transactions.take(transaction, NOW))
 
 

@@ -179,6 +179,19 @@ class InboundTests(InboundCase):
         elsewhere = remote.build(message(RoomID("!elsewhere:other.test"), "x", CAROL), [denied])
         self.assertEqual(await here.send([elsewhere.pdu]), {"pdus": {}})
 
+    async def test_a_denied_server_has_no_friend_to_speak_for_it(self) -> None:
+        """Its events are refused whoever hands them in (security: F9)."""
+        here, room, remote = await self.begin()
+        said = self.said(remote, room, "by a friend", await tip(here.worker, room.nid))
+        self.assertEqual(await here.send([said.pdu], origin=STRANGER), {"pdus": {said.event_id: {}}})
+        acl = {"allow": ["*"], "deny": [OTHER]}
+        await here.worker.events.send(EventDraft(room.room_id, "m.room.server_acl", ALICE, acl, ""), now=NOW)
+        again = self.said(remote, room, "by a friend again", await tip(here.worker, room.nid))
+        own = await here.worker.events.send(message(room.room_id, "ours"), now=NOW)
+        answer = await here.send([again.pdu, own.event.pdu], origin=STRANGER)
+        self.assertIn("denied", answer["pdus"][again.event_id]["error"])
+        self.assertEqual(await here.worker.stored.by_id(room.nid, (again.event_id,)), {})
+
     async def test_a_redacted_acl_is_in_force(self) -> None:
         """A moderator elsewhere who redacts the ACL shuts nobody out: it denies whom it denied."""
         here, room, remote = await self.begin()
