@@ -125,11 +125,15 @@ def span_of(data: bytes, slot: int) -> tuple[int, int, int]:
     return upto.bit_count() - 1, start, end - start
 
 
+def index_of(data: bytes, path: int, depth: int) -> int:
+    """Give the place among the children of a branch at `depth` (in bits) of the one that a path leads to."""
+    bitmap: int = _BRANCH_HEAD.unpack_from(data)[1]
+    return (bitmap & (2 << slot_of(path, depth)) - 1).bit_count() - 1
+
+
 def child_of(data: bytes, path: int, depth: int) -> NodeName:
     """Give the child of a branch at `depth` (in bits) that a path leads to."""
-    bitmap: int = _BRANCH_HEAD.unpack_from(data)[1]
-    index = (bitmap & (2 << slot_of(path, depth)) - 1).bit_count() - 1
-    return child_at(data, index)
+    return child_at(data, index_of(data, path, depth))
 
 
 def child_at(data: bytes, index: int) -> NodeName:

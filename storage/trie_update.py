@@ -25,6 +25,7 @@ from storage.trie_format import (
     decode_branch,
     encode_branch,
     entries_in,
+    index_of,
     is_branch,
     name_of,
     path_of,
@@ -57,6 +58,10 @@ class TreeUpdate(Generic[V]):
 
     def run(self, top: NodeName, changes: Sequence[tuple[int, bytes, V | None]]) -> NodeName:
         """Give the name of the tree at `top` after `changes`, each (path, key, new value or None)."""
+        if len(changes) == 1:
+            path, key, value = changes[0]
+            if value is not None and (name := self._put(top, path, key, value)) is not None:
+                return name
         tree = self._changed(top, 0, changes)
         if not isinstance(tree, dict):
             return tree
@@ -65,6 +70,21 @@ class TreeUpdate(Generic[V]):
         known = {key: path for path, key, _ in changes}
         return self._grown(sorted_items(tree, known), 0)
 
+    def _put(self, top: NodeName, path: int, key: bytes, value: V) -> NodeName | None:
+        """Set one entry where that leaves the shape of the tree as it is; None where it may not."""
+        way: list[tuple[bytes, int]] = []
+        data = b""
+        while top != EMPTY and is_branch(data := self.nodes[top]):
+            index = index_of(data, path, len(way) * BRANCH_BITS)
+            way.append((data, index))
+            top = child_at(data, index)
+        if top == EMPTY or entries_in(data) >= LEAF_CAPACITY:
+            return None
+        name = self._node(self.codec.put(data, key, value))
+        for branch, index in reversed(way):
+            name = self._node(with_child(branch, index, name))
+        return name
+
     def _changed(self, top: NodeName, depth: int, changes: Sequence[tuple[int, bytes, V | None]]) -> Child[V]:
         """Give a branch, or the entries of what is now a leaf or has outgrown one."""
         entries: dict[bytes, V] = {}
@@ -72,10 +92,6 @@ class TreeUpdate(Generic[V]):
             data = self.nodes[top]
             if is_branch(data):
                 return self._changed_branch(data, depth, changes)
-            if len(changes) == 1 and entries_in(data) < LEAF_CAPACITY:
-                _, key, value = changes[0]
-                if value is not None:
-                    return self._node(self.codec.put(data, key, value))
             entries = self.codec.decode(data)
         for _, key, value in changes:
             if value is None:
@@ -88,8 +104,6 @@ class TreeUpdate(Generic[V]):
         self, data: bytes, depth: int, changes: Sequence[tuple[int, bytes, V | None]]
     ) -> Child[V]:
         """Change the children that `changes` lead to; cut those that outgrew a leaf, join what shrank."""
-        if len(changes) == 1 and (name := self._changed_in_place(data, depth, changes[0])) is not None:
-            return name
         starts, names = decode_branch(data)
         children: list[Child[V]] = list(names)
         groups: dict[int, list[tuple[int, bytes, V | None]]] = {}
@@ -112,21 +126,6 @@ class TreeUpdate(Generic[V]):
             if len(children) == 1:
                 return children[0]
         return self._branch(starts, children, depth)
-
-    def _changed_in_place(
-        self, data: bytes, depth: int, change: tuple[int, bytes, V | None]
-    ) -> NodeName | None:
-        """Do one change that leaves the shape of the branch as it is; None when it does not."""
-        if change[2] is None:
-            return None
-        index, _, size = span_of(data, slot_of(change[0], depth))
-        below = depth + _bits(size)
-        child = self._changed(child_at(data, index), below, (change,))
-        if isinstance(child, dict):
-            if len(child) > LEAF_CAPACITY:
-                return None
-            child = self._leaf(child, below)
-        return self._node(with_child(data, index, child))
 
     def _join(self, starts: list[int], children: list[Child[V]]) -> None:
         """Join each rewritten leaf with its neighbour while both fit in one."""

@@ -73,7 +73,8 @@ def fetch_paths(
                     if child != EMPTY:
                         below.setdefault(child, []).append(path)
             else:
-                ends.update(dict.fromkeys(through, name))
+                for path in through:
+                    ends[path] = name
         level = below
         depth += BRANCH_BITS
     return ends
@@ -85,12 +86,15 @@ def lookup(
     """Give the values of those keys that the tree has."""
     paths = {key: path_of(key) for key in keys}
     ends = yield from fetch_paths(have, top, paths.values())
-    leaves = {name: codec.decode(have[name]) for name in set(ends.values())}
     found: dict[bytes, V] = {}
+    leaves: dict[NodeName, dict[bytes, V]] = {}
     for key, path in paths.items():
-        leaf = leaves[ends[path]] if path in ends else {}
-        if key in leaf:
-            found[key] = leaf[key]
+        if path in ends:
+            name = ends[path]
+            if name not in leaves:
+                leaves[name] = codec.decode(have[name])
+            if key in leaves[name]:
+                found[key] = leaves[name][key]
     return found
 
 
