@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from storage.database import Transaction
-from storage.text import unescape
+from storage.database import Transaction, single_statement
+from storage.text import escape, unescape
 
 _PUT_KEYS = (
     "INSERT INTO device_keys (user_nid, device_id, keys) VALUES (?, ?, ?)"
@@ -15,6 +15,13 @@ _PUT_KEYS = (
 _KEYS_OF = (
     "SELECT k.user_nid, k.device_id, k.keys, d.display_name FROM device_keys AS k LEFT JOIN devices AS d"
     " ON d.user_nid = k.user_nid AND d.device_id = k.device_id WHERE k.user_nid IN ?"
+)
+_LIST = (
+    "SELECT d.device_id, k.keys, s.stream_id FROM users AS u"
+    " LEFT JOIN device_list_streams AS s ON s.user_nid = u.user_nid"
+    " LEFT JOIN devices AS d ON d.user_nid = u.user_nid"
+    " LEFT JOIN device_keys AS k ON k.user_nid = d.user_nid AND k.device_id = d.device_id"
+    " WHERE u.user_id = ? ORDER BY d.device_id"
 )
 _PUT_ONE_TIME = (
     "INSERT INTO one_time_keys (user_nid, device_id, algorithm, key_id, place, key) VALUES (?, ?, ?, ?, ?, ?)"
@@ -41,7 +48,6 @@ _USE_FALLBACK = (
 )
 _UNUSED = "SELECT algorithm FROM fallback_keys WHERE user_nid = ? AND device_id = ? AND used = 0"
 _TABLES = ("device_keys", "one_time_keys", "fallback_keys")
-_STREAM = "SELECT stream_id FROM device_list_streams WHERE user_nid = ?"
 
 _COUNT_CHANGES = (
     "INSERT INTO device_list_streams (user_nid, stream_id) VALUES (?, ?)"
@@ -73,6 +79,25 @@ class KeysOfDevice(NamedTuple):
     device_id: str
     keys: bytes
     display_name: str | None
+
+
+class DeviceList(NamedTuple):
+    """A user's devices, and how often they have changed."""
+
+    stream_id: int
+    keys: Sequence[tuple[str, bytes]]
+    """Identity keys by device, of those that have any."""
+
+
+@single_statement
+def list_of(tx: Transaction, user_id: str) -> DeviceList | None:
+    """Give a local user's device list; None for who never had a device."""
+    rows = tx.all(_LIST, (escape(user_id),))
+    if not rows or (rows[0][0] is None and rows[0][2] is None):
+        return None
+    return DeviceList(
+        rows[0][2] or 0, [(unescape(row[0]), bytes(row[1])) for row in rows if row[1] is not None]
+    )
 
 
 def keys_of(tx: Transaction, user_nids: Collection[int]) -> list[KeysOfDevice]:
@@ -131,12 +156,6 @@ def claim(tx: Transaction, user_nid: int, device_id: str, algorithm: str) -> One
     name = (user_nid, device_id, algorithm)
     row = tx.one(_CLAIM, (*name, *name)) or tx.one(_USE_FALLBACK, name)
     return None if row is None else OneTimeKey(algorithm, row[0], bytes(row[1]))
-
-
-def stream_of(tx: Transaction, user_nid: int) -> int:
-    """Tell how often a user's devices have changed."""
-    row = tx.one(_STREAM, (user_nid,))
-    return int(row[0]) if row is not None else 0
 
 
 def next_streams(tx: Transaction, user_nid: int, count: int) -> int:

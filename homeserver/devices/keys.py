@@ -16,7 +16,6 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from homeserver.devices.key_checks import check_device_keys, check_key
 from homeserver.devices.news import DeviceChange, DeviceNews
-from homeserver.devices.to_device import UserDevices
 from homeserver.events.nids import Nids
 from homeserver.events.persister import Persister
 from homeserver.events.write import Write
@@ -67,7 +66,6 @@ class DeviceKeys:
     database: Database
     persister: Persister
     nids: Nids
-    devices: UserDevices
     news: DeviceNews
     remote: RemoteKeys
     _counts: dict[int, dict[str, KeyCounts]] = Factory(dict)
@@ -198,15 +196,11 @@ class DeviceKeys:
 
         Raises `NotFound` for a user who never had any; one whose last is gone has an empty list.
         """
-        user_nid = (await self.nids.known_users([user_id])).get(user_id)
-        device_ids = await self.devices.device_ids(user_id)
-        stream_id = 0 if user_nid is None else await self.database.read(device_keys.stream_of, user_nid)
-        if user_nid is None or not (device_ids or stream_id):
+        found = await self.database.read(device_keys.list_of, user_id)
+        if found is None:
             raise NotFound(f"{user_id} has no devices")
-        keys = await self.database.read(device_keys.keys_of, [user_nid])
-        by_device = {row.device_id: json.loads(row.keys) for row in keys}
-        listed = [_listed(device_id, by_device.get(device_id)) for device_id in device_ids]
-        return {"stream_id": stream_id, "devices": [each for each in listed if each is not None]}
+        devices = [{"device_id": device_id, "keys": json.loads(keys)} for device_id, keys in found.keys]
+        return {"stream_id": found.stream_id, "devices": devices}
 
     async def _tell_counts(self, user_nids: Sequence[int]) -> None:
         """Let every worker know that users' devices have more or fewer keys."""
@@ -231,10 +225,6 @@ class DeviceKeys:
         servers = {server_of(user) for user in wanted if not self._is_own(user)}
         await gatherResults([Deferred.fromCoroutine(guarded(server)) for server in servers])
         return failures
-
-
-def _listed(device_id: DeviceID, keys: JsonObject | None) -> JsonObject | None:
-    return None if keys is None else {"device_id": device_id, "keys": keys}
 
 
 def _read_counts(tx: Transaction, user_nid: int, device_id: str) -> KeyCounts:

@@ -69,7 +69,7 @@ def make_passing(core: Core, outside: Outside, *, presence: bool, delivery_membe
     to_device = ToDeviceMessages(name, core.database, core.persister, nids, devices)
     core.feed.add_cache(to_device.apply)
     news = DeviceNews(name, core.database, nids, clock)
-    keys = DeviceKeys(name, core.database, core.persister, nids, devices, news, outside.remote)
+    keys = DeviceKeys(name, core.database, core.persister, nids, news, outside.remote)
     core.feed.add_cache(keys.apply)
     stores = DeliveryStores(
         core.feed, core.database, core.persister, core.heads, core.stored, nids, outside.ignored

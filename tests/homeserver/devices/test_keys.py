@@ -10,11 +10,14 @@ from twisted.internet.defer import Deferred, gatherResults
 from homeserver.devices.key_checks import check_device_keys, check_key
 from homeserver.devices.keys import MAX_ONE_TIME_KEYS, Upload
 from homeserver.events.write import Write
-from protocol.errors import BadJson, InvalidParam, MatrixError
+from protocol.errors import BadJson, InvalidParam, MatrixError, NotFound
 from protocol.identifiers import DeviceID, UserID
+from storage import devices
 from storage.database import DatabaseGone
 from storage.engines import open_database
 from storage.feed import Kind
+from storage.rows import run_all
+from tests.federation.inbound_helpers import Watched
 from tests.homeserver.ephemeral.helpers import OTHER, PHONE, STRANGER, ZOE, Place, second_place, start_place
 from tests.homeserver.events.helpers import ALICE, BOB
 from tests.storage.helpers import REACTOR, PostgresCase, SqliteCase
@@ -174,12 +177,24 @@ class DeviceKeysTests:
             await self._upload(device_keys=identity())
         self.assertEqual(await self.place.entries(Kind.DEVICE_LIST, before), 1)
         self.assertEqual(await self.place.entries(Kind.OUTBOUND_EDU, before), 1)
-        listed = await self.keys.device_list(ALICE)
-        self.assertEqual(listed["stream_id"], 1)
-        self.assertEqual([each["device_id"] for each in listed["devices"]], [PHONE])
-        with self.assertRaises(MatrixError):
-            await self.keys.device_list(UserID("@nobody:plait.test"))
-        self.place.world.devices[ALICE] = []
+
+    async def test_the_list_that_other_servers_read(self) -> None:
+        """A user's devices that have keys, and their number, are one reading."""
+        await self._start()
+        alice, bob = [await self.place.core.nids.user(user) for user in (ALICE, BOB)]
+        for user, device in ((alice, PHONE), (alice, "BARE"), (bob, PHONE)):
+            await self.database.write(devices.ensure, user, device, None, 1)
+        await self._upload(device_keys=identity())
+        self.keys.database = watched = Watched(self.database)
+        listed = {"stream_id": 1, "devices": [{"device_id": PHONE, "keys": identity()}]}
+        self.assertEqual(await self.keys.device_list(ALICE), listed)
+        self.assertEqual(len(watched.works), 1)
+        self.assertEqual(await self.keys.device_list(BOB), {"stream_id": 0, "devices": []})
+        for nobody in (ZOE, UserID("@nobody:plait.test")):
+            with self.assertRaises(NotFound):
+                await self.keys.device_list(nobody)
+        removals = devices.removal_rows(alice, [PHONE, "BARE"])
+        await self.database.write(run_all, removals)
         self.assertEqual(await self.keys.device_list(ALICE), {"stream_id": 1, "devices": []})
 
     async def test_news_from_elsewhere(self) -> None:
