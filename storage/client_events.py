@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from protocol.identifiers import EventID
 from storage.database import Dialect, Transaction
+from storage.plans import Often
 from storage.statements import array_literal
 from storage.text import escape
 from storage.transactions import TransactionKey
@@ -45,16 +46,20 @@ _BY_NID = (
     f" SELECT {_COLUMNS} FROM wanted JOIN events AS e"
     " ON e.room_nid = wanted.room_nid AND e.event_nid = wanted.event_nid"
 )
-_BY_NID_IN_ROOM = f"SELECT {_COLUMNS} FROM events AS e WHERE e.room_nid = ? AND e.event_nid IN ?"
+_BY_NID_IN_ROOM = Often(f"SELECT {_COLUMNS} FROM events AS e WHERE e.room_nid = ? AND e.event_nid IN ?")
 # PostgreSQL chooses the partition once a room, not once an event; OFFSET keeps it from joining all it has.
 _BY_NID_IN_ROOMS = (
     f"SELECT {_COLUMNS} FROM ( VALUES ?) AS w(room_nid, nids) CROSS JOIN LATERAL (SELECT * FROM events AS a"
     " WHERE a.room_nid = w.room_nid AND a.event_nid = ANY (w.nids::bigint[]) OFFSET 0) AS e"
 )
 _BY_ID = f"SELECT {_COLUMNS} FROM events AS e WHERE e.room_nid = ? AND e.status = 0 AND e.event_id IN ?"
-_EARLIER = (
-    f"SELECT {_COLUMNS} FROM events AS e WHERE e.room_nid = ? AND e.status = 0"
+_PLACES_BEFORE = Often(
+    "SELECT e.depth, e.event_nid FROM events AS e WHERE e.room_nid = ? AND e.status = 0"
     " AND (e.depth, e.event_nid) < (?, ?) ORDER BY e.depth DESC, e.event_nid DESC LIMIT ?"
+)
+_PLACES_AFTER = Often(
+    "SELECT e.depth, e.event_nid FROM events AS e WHERE e.room_nid = ? AND e.status = 0"
+    " AND (e.depth, e.event_nid) > (?, ?) ORDER BY e.depth, e.event_nid LIMIT ?"
 )
 _LATER = (
     f"SELECT {_COLUMNS} FROM events AS e WHERE e.room_nid = ? AND e.status = 0"
@@ -80,7 +85,7 @@ _TRANSACTIONS = (
     " SELECT t.room_nid, t.event_nid, t.user_nid, t.device_id, t.key FROM wanted JOIN transactions AS t"
     " ON t.room_nid = wanted.room_nid AND t.event_nid = wanted.event_nid"
 )
-_TRANSACTIONS_IN_ROOM = (
+_TRANSACTIONS_IN_ROOM = Often(
     "SELECT room_nid, event_nid, user_nid, device_id, key FROM transactions"
     " WHERE room_nid = ? AND event_nid IN ?"
 )
@@ -110,9 +115,14 @@ def by_ids(tx: Transaction, room_nid: int, event_ids: Sequence[str]) -> list[Cli
     return [ClientEventRow._make(row) for row in tx.all(_BY_ID, (room_nid, list(event_ids)))]
 
 
-def earlier(tx: Transaction, room_nid: int, before: Place, limit: int) -> list[ClientEventRow]:
-    """Read accepted events before a place, newest first."""
-    return [ClientEventRow._make(row) for row in tx.all(_EARLIER, (room_nid, *before, limit))]
+def places_before(tx: Transaction, room_nid: int, before: Place, limit: int) -> list[Place]:
+    """Give the places of accepted events before a place, newest first."""
+    return [(row[0], row[1]) for row in tx.all(_PLACES_BEFORE, (room_nid, *before, limit))]
+
+
+def places_after(tx: Transaction, room_nid: int, after: Place, limit: int) -> list[Place]:
+    """Give the places of accepted events after a place, oldest first."""
+    return [(row[0], row[1]) for row in tx.all(_PLACES_AFTER, (room_nid, *after, limit))]
 
 
 def later(tx: Transaction, room_nid: int, after: Place, limit: int) -> list[ClientEventRow]:

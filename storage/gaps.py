@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from storage.database import Transaction
+from storage.plans import Often
 from storage.rows import Rows, Statement
 
 INSERT = Statement(
@@ -18,7 +19,7 @@ DELETE = Statement("DELETE FROM gaps WHERE room_nid = ? AND missing_id = ?")
 
 _NAMED = "SELECT DISTINCT missing_id FROM gaps WHERE room_nid = ? AND missing_id IN ?"
 _DEPTHS = "SELECT missing_id, min(depth) FROM gaps WHERE room_nid = ? AND missing_id IN ? GROUP BY missing_id"
-_NEAR = (
+_NEAR = Often(
     "SELECT missing_id, max(depth) FROM gaps WHERE room_nid = ? AND depth <= ?"
     " GROUP BY missing_id ORDER BY max(depth) DESC LIMIT ?"
 )

@@ -14,7 +14,7 @@ from attrs import define, field
 
 
 class Often(str):
-    """The text of a statement that is run with nearly every event: worth a plan of its own."""
+    """The text of a statement that is run with nearly every event or page: worth a plan of its own."""
 
     __slots__ = ()
 

@@ -9,6 +9,7 @@ from attrs import frozen
 
 from storage.client_events import CLIENT_COLUMNS, ClientEventRow, Place
 from storage.database import Transaction
+from storage.plans import Often
 from storage.text import escape, unescape
 
 
@@ -44,7 +45,7 @@ _CHILDREN = (
     " ORDER BY e.depth DESC, e.event_nid DESC LIMIT {limit}"
 )
 # The plus keeps SQLite from going through the whole room in the order asked for.
-_CHILDREN_IN_ROOM = (
+_CHILDREN_IN_ROOM = Often(
     "SELECT e.room_nid, e.relates_to, e.event_nid, e.event_id, e.depth, e.ts, e.rel_type, e.type,"
     " e.sender_nid, e.state_key IS NOT NULL FROM events AS e"
     " WHERE e.room_nid = ? AND e.relates_to IN ? AND e.status = 0 AND e.redacted_by IS NULL"

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import accumulate, pairwise
@@ -193,6 +193,19 @@ def decode_numbers(data: bytes) -> dict[bytes, int]:
     """Read a leaf of numbers."""
     values, keys = _parts_of_numbers(data)
     return dict(zip(keys.split(b"\0"), values, strict=True))
+
+
+def find_numbers(data: bytes, keys: Collection[bytes]) -> dict[bytes, int]:
+    """Find a few keys in a leaf of numbers, without reading the other numbers; absent ones are left out."""
+    count = entries_in(data)
+    letter, width = ("<I", 4) if data[0] == _NUMBERS_4 else ("<q", 8)
+    names = data[_LEAF_HEAD.size + count * width :].split(b"\0")
+    found: dict[bytes, int] = {}
+    for key in keys:
+        index = bisect_left(names, key)
+        if index < count and names[index] == key:
+            (found[key],) = struct.unpack_from(letter, data, _LEAF_HEAD.size + index * width)
+    return found
 
 
 def pairs_of_numbers(data: bytes) -> list[tuple[str, int]]:

@@ -25,8 +25,8 @@ from storage.trie_format import (
     NodeName,
     child_of,
     children_of,
-    decode_numbers,
     decode_refs,
+    find_numbers,
     is_branch,
     pairs_of_numbers,
     path_of,
@@ -64,32 +64,32 @@ _Place = tuple[int, NodeName, bytes]
 
 
 def find_in_states(asked: Sequence[Sought]) -> Asking[list[dict[StateKey, int]]]:
-    """Give, for each state asked about, the event nids of those keys that it has."""
+    """Give, for each state asked about, the event nids of those keys that it has.
+
+    What several states have in common is looked up once: a tree of one type, or the tree's only node.
+    """
     have: dict[NodeKey, bytes] = {}
-    places: list[_Place] = []
-    for each in asked:
-        places += [(each.room_nid, each.root, _encode(kind)) for kind, _ in each.keys]
-    refs = yield from _values(decode_refs, have, places)
-    found: list[dict[StateKey, int]] = [{} for _ in asked]
-    seekers: list[tuple[int, StateKey]] = []
-    deeper: list[_Place] = []
-    at = 0
+    tops = [(each.room_nid, each.root, _encode(kind)) for each in asked for kind, _ in each.keys]
+    refs = yield from _values(_refs, have, dict.fromkeys(tops))
+    small: dict[_Place, int | None] = {}
+    trees: dict[_Place, None] = {}
+    seekers: list[tuple[int, StateKey, _Place]] = []
+    at = iter(tops)
     for index, each in enumerate(asked):
         for key in each.keys:
-            ref = refs[at]
-            at += 1
+            ref = refs.get(next(at))
             if ref is None:
                 continue
-            name = _encode(key[1])
-            if ref[0] == EMBEDDED:
-                nid = decode_numbers(ref[1:]).get(name)
-                if nid is not None:
-                    found[index][key] = nid
-            else:
-                seekers.append((index, key))
-                deeper.append((each.room_nid, NodeName(ref[1:]), name))
-    nids = yield from _values(decode_numbers, have, deeper)
-    for (index, key), nid in zip(seekers, nids, strict=True):
+            place = (each.room_nid, NodeName(ref[1:]), _encode(key[1]))
+            seekers.append((index, key, place))
+            if ref[0] != EMBEDDED:
+                trees[place] = None
+            elif place not in small:
+                small[place] = find_numbers(place[1], (place[2],)).get(place[2])
+    found: list[dict[StateKey, int]] = [{} for _ in asked]
+    nids = small | (yield from _values(find_numbers, have, trees))
+    for index, key, place in seekers:
+        nid = nids.get(place)
         if nid is not None:
             found[index][key] = nid
     return found
@@ -128,32 +128,40 @@ def _add(entries: dict[StateKey, int], kind: str, leaf: bytes) -> None:
 
 
 def _values(
-    decode: Callable[[bytes], Mapping[bytes, V]], have: dict[NodeKey, bytes], places: Sequence[_Place]
-) -> Asking[list[V | None]]:
-    """Give what each tree has under its key, None for nothing."""
-    found: list[V | None] = [None] * len(places)
-    level: dict[NodeKey, list[int]] = {}
-    for index, (room_nid, top, _) in enumerate(places):
-        if top != EMPTY:
-            level.setdefault((room_nid, top), []).append(index)
+    find: Callable[[bytes, Collection[bytes]], Mapping[bytes, V]],
+    have: dict[NodeKey, bytes],
+    places: Iterable[_Place],
+) -> Asking[dict[_Place, V]]:
+    """Give what each tree has under its key; places without anything are absent. `find` reads leaves."""
+    found: dict[_Place, V] = {}
+    level: dict[NodeKey, list[_Place]] = {}
+    for place in places:
+        if place[1] != EMPTY:
+            level.setdefault((place[0], place[1]), []).append(place)
     depth = 0
     while level:
         yield from _fetch(have, level)
-        below: dict[NodeKey, list[int]] = {}
+        below: dict[NodeKey, list[_Place]] = {}
         for node, through in level.items():
             data = have[node]
             if is_branch(data):
-                for index in through:
-                    child = child_of(data, _path(places[index][2]), depth)
+                for place in through:
+                    child = child_of(data, _path(place[2]), depth)
                     if child != EMPTY:
-                        below.setdefault((node[0], child), []).append(index)
+                        below.setdefault((node[0], child), []).append(place)
             else:
-                leaf = decode(data)
-                for index in through:
-                    found[index] = leaf.get(places[index][2])
+                leaf = find(data, {place[2] for place in through})
+                for place in through:
+                    if place[2] in leaf:
+                        found[place] = leaf[place[2]]
         level = below
         depth += BRANCH_BITS
     return found
+
+
+def _refs(leaf: bytes, _keys: Collection[bytes]) -> Mapping[bytes, bytes]:
+    """Read a leaf of references whole: it is remembered."""
+    return decode_refs(leaf)
 
 
 def _leaves(have: dict[NodeKey, bytes], tops: Sequence[NodeKey]) -> Asking[list[list[bytes]]]:

@@ -74,37 +74,25 @@ class Aggregations:
     _bodies: Bodies
     _visibility: Visibility
 
-    async def bundle(
-        self, events: Sequence[ClientEvent], viewer: Viewer, children: Children | None = None
-    ) -> dict[Name, bytes]:
-        """Give the `m.relations` object of those events that have one, by name.
-
-        `children` are those of the events, where another query has read them already.
-        """
-        return await self._bundle(events, viewer, children, nested=False)
+    async def bundle(self, events: Sequence[ClientEvent], viewer: Viewer) -> dict[Name, bytes]:
+        """Give the `m.relations` object of those events that have one, by name."""
+        return await self._bundle(events, viewer, nested=False)
 
     async def _bundle(
-        self,
-        events: Sequence[ClientEvent],
-        viewer: Viewer,
-        children: Children | None,
-        *,
-        nested: bool,
+        self, events: Sequence[ClientEvent], viewer: Viewer, *, nested: bool
     ) -> dict[Name, bytes]:
         """Bundle; for the latest events of threads (`nested`) no threads are looked for again."""
         parents = [event for event in events if event.state_key is None]
         if not parents:
             return {}
         names = [(event.room_nid, event.event_id) for event in parents]
-        if children is None:
-            children = await self._database.read(read_children, names, viewer.ignored)
-        found, ignored = children
+        found, ignored = await self._database.read(read_children, names, viewer.ignored)
         families = _families(parents, found, ignored)
         if not families:
             return {}
         bodies = await self._candidates(families, viewer)
         latest = {} if nested else _latest(families, bodies)
-        inner = await self._bundle(list(latest.values()), viewer, None, nested=True) if latest else {}
+        inner = await self._bundle(list(latest.values()), viewer, nested=True) if latest else {}
         made: dict[Name, bytes] = {}
         for family in families:
             parts = _relations(family, bodies, latest, inner, viewer)

@@ -9,16 +9,14 @@ Source: client-server-api/message_pagination.yaml.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from attrs import define, field, frozen
 
-from homeserver.history.aggregations import Children, read_children
 from homeserver.history.places import END, START, place_of, token_after, token_before
-from homeserver.history.presenting import Asker, Beside, Presenter
+from homeserver.history.presenting import Asker, Presenter
 from homeserver.history.visibility import Verdict
-from homeserver.sync.bodies import Name, redacted_versions
 from homeserver.sync.filters import ALL_EVENTS, EventFilter
 from homeserver.sync.one_hop import OneHop, Reads
 from homeserver.sync.render import ClientEvent
@@ -27,9 +25,8 @@ from homeserver.sync.tails import Tails
 from homeserver.sync.timeline import passes
 from homeserver.sync.tokens import FeedToken, HistoryToken
 from storage import client_events, gaps
-from storage.client_events import ClientEventRow, Place
+from storage.client_events import Place
 from storage.database import Transaction
-from storage.relations import Child
 from storage.state_trie import EMPTY_ROOT, StateRoot
 from storage.trie_lookup import Sought
 
@@ -79,15 +76,11 @@ class Page:
 
 @frozen(eq=False)
 class Batch:
-    """What one query reads: events in the order of reading, and what surrounds them."""
+    """Where the next events of a page lie, in the order of reading."""
 
     start: Place
     """The gap from which it was read."""
-    rows: Sequence[ClientEventRow]
-    versions: dict[int, str]
-    children: Children
-    transaction_ids: dict[Name, str]
-    """Of those events that the very device sent."""
+    places: Sequence[Place]
     exhausted: bool
     """Whether the index ended, or the asked stop was reached, within the batch."""
     gap: int | None
@@ -100,9 +93,6 @@ class _Scan:
 
     kept: list[ClientEvent] = field(factory=list)
     verdicts: dict[int, Verdict] = field(factory=dict)
-    children: list[Child] = field(factory=list)
-    transaction_ids: dict[Name, str] = field(factory=dict)
-    ignored: set[int] = field(factory=set)
     scanned: int = 0
     first: Place | None = None
     at: Place | None = None
@@ -148,10 +138,8 @@ async def _read_page(reads: Reads, asker: Asker, request: PageRequest, *, stop_a
         batch = await reads.database.read(read_batch, asker, request, scan.at, count)
         if stop_at_gap and batch.gap is not None:
             return Gap(batch.gap)
-        events = reads.bodies.render(batch.rows, batch.versions)
-        _take(batch, events, await presenter.judge(events, asker), scan, asker, request)
-    beside = Beside((scan.children, scan.ignored), scan.transaction_ids)
-    chunk = await presenter.render(scan.kept, scan.verdicts, asker, beside)
+        await _take(batch, scan, reads, presenter, asker, request)
+    chunk = await presenter.render(scan.kept, scan.verdicts, asker)
     state: Sequence[bytes] = ()
     if request.wanted.lazy_load_members and scan.kept:
         state = await presenter.plain(await _speakers(reads, scan.kept), asker)
@@ -159,25 +147,21 @@ async def _read_page(reads: Reads, asker: Asker, request: PageRequest, *, stop_a
     return Page(chunk, _start(scan, request), end, state, scan.kept)
 
 
-def _take(
-    batch: Batch,
-    events: Sequence[ClientEvent],
-    verdicts: Mapping[int, Verdict],
-    scan: _Scan,
-    asker: Asker,
-    request: PageRequest,
+async def _take(
+    batch: Batch, scan: _Scan, reads: Reads, presenter: Presenter, asker: Asker, request: PageRequest
 ) -> None:
     """Keep of a batch what may be shown, up to the limit."""
+    room_nid = asker.access.room.nid
+    events = await reads.bodies.get([(room_nid, nid) for _, nid in batch.places])
+    verdicts = await presenter.judge(list(events.values()), asker)
     scan.verdicts |= verdicts
-    scan.children += batch.children[0]
-    scan.ignored |= batch.children[1]
-    scan.transaction_ids |= batch.transaction_ids
     scan.first = batch.start if scan.first is None else scan.first
-    for event in events:
+    for place in batch.places:
         if len(scan.kept) == request.limit:
             return
-        scan.at = (event.depth, event.nid)
+        scan.at = place
         scan.scanned += 1
+        event = events[room_nid, place[1]]
         shown = verdicts[event.nid].visible and not asker.ignores(event)
         if shown and passes(event, request.wanted):
             scan.kept.append(event)
@@ -195,31 +179,21 @@ async def _speakers(reads: Reads, events: Sequence[ClientEvent]) -> Sequence[Cli
 
 
 def read_batch(tx: Transaction, asker: Asker, request: PageRequest, at: Place | None, count: int) -> Batch:
-    """Read the next events of a page; `at` is the last one looked at, None for the first batch."""
+    """Find the next events of a page; `at` is the last one looked at, None for the first batch."""
     room_nid, backwards = asker.access.room.nid, request.backwards
     start, stop = _limits(tx, asker, request)
     if at is not None:
         start = at if backwards else (at[0], at[1] + 1)
     if backwards:
-        rows = client_events.earlier(tx, room_nid, start, count + 1)
-        within = [row for row in rows if (row.depth, row.event_nid) >= stop]
+        found = client_events.places_before(tx, room_nid, start, count + 1)
+        within = [place for place in found if place >= stop]
     else:
-        rows = client_events.later(tx, room_nid, (start[0], start[1] - 1), count + 1)
-        within = [row for row in rows if (row.depth, row.event_nid) < stop]
+        found = client_events.places_after(tx, room_nid, (start[0], start[1] - 1), count + 1)
+        within = [place for place in found if place < stop]
     exhausted = len(within) <= count
     within = within[:count]
-    parents = [(room_nid, row.event_id) for row in within]
-    session = asker.session
-    own = [(room_nid, row.event_nid) for row in within if row.sender_nid == session.user_nid]
-    return Batch(
-        start,
-        within,
-        redacted_versions(tx, within),
-        read_children(tx, parents, asker.ignored),
-        client_events.transaction_ids(tx, session.user_nid, session.device_id, own),
-        exhausted,
-        _gap(tx, room_nid, start, within, exhausted) if backwards else None,
-    )
+    gap = _gap(tx, room_nid, start, within, exhausted) if backwards else None
+    return Batch(start, within, exhausted, gap)
 
 
 def _limits(tx: Transaction, asker: Asker, request: PageRequest) -> tuple[Place, Place]:
@@ -235,14 +209,14 @@ def _limits(tx: Transaction, asker: Asker, request: PageRequest) -> tuple[Place,
 
 
 def _gap(
-    tx: Transaction, room_nid: int, start: Place, rows: Sequence[ClientEventRow], exhausted: bool
+    tx: Transaction, room_nid: int, start: Place, places: Sequence[Place], exhausted: bool
 ) -> int | None:
     """Give the depth of the nearest gap, if reading comes upon it."""
     near = gaps.near(tx, room_nid, start[0], 1)
     if not near:
         return None
     depth = near[0].depth
-    return depth if exhausted or not rows or depth >= rows[-1].depth else None
+    return depth if exhausted or not places or depth >= places[-1][0] else None
 
 
 def _token_past(scan: _Scan, request: PageRequest) -> HistoryToken | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from attrs import frozen
 
 from homeserver.history.access import Access
-from homeserver.history.aggregations import Aggregations, Children, Viewer
+from homeserver.history.aggregations import Aggregations, Viewer
 from homeserver.history.visibility import Verdict, Visibility
 from homeserver.sync.bodies import Bodies, Name
 from homeserver.sync.render import JOINED, PLAIN, ClientEvent, Unsigned, finish
@@ -51,14 +51,6 @@ class Asker:
 
 
 @frozen(eq=False)
-class Beside:
-    """What is read in one go with the rows of events."""
-
-    children: Children
-    transaction_ids: Mapping[Name, str]
-
-
-@frozen(eq=False)
 class Presenter:
     """Judges and renders events of one room for one asker."""
 
@@ -73,21 +65,13 @@ class Presenter:
         return await self._visibility.judge(events, {asker.access.room.nid: asker.access.reader})
 
     async def render(
-        self,
-        events: Sequence[ClientEvent],
-        verdicts: Mapping[int, Verdict],
-        asker: Asker,
-        beside: Beside | None = None,
+        self, events: Sequence[ClientEvent], verdicts: Mapping[int, Verdict], asker: Asker
     ) -> list[bytes]:
-        """Render events that were judged visible; `beside`: what was read with them already."""
+        """Render events that were judged visible."""
         replaced = await self._replaced(events)
         because = await self._bodies.because(events)
-        if beside is None:
-            relations = await self._aggregations.bundle(events, asker.viewer)
-            ids = await self._tails.transaction_ids(events, asker.session)
-        else:
-            relations = await self._aggregations.bundle(events, asker.viewer, beside.children)
-            ids = dict(beside.transaction_ids)
+        relations = await self._aggregations.bundle(events, asker.viewer)
+        ids = await self._tails.transaction_ids(events, asker.session)
         rendered = []
         for event in events:
             name: Name = (event.room_nid, event.nid)

@@ -79,11 +79,12 @@ class Bodies:
             held = self._held.get(name)
             if held is not None:
                 self._held.move_to_end(name)
-                found[name] = held
-            elif (known := self.peek(*name)) is not None:
-                found[name] = known
-            else:
+            elif self._behind is not None:
+                held = self._behind.peek(*name)
+            if held is None:
                 missing.append(name)
+            else:
+                found[name] = held
         if missing:
             at = self._changes
             loaded = render_all(*await self._database.read(read_rows, missing))
