@@ -34,7 +34,6 @@ from client_api.to_device import ToDevice
 from client_api.typing import TypingNotifications
 from client_api.user_directory import UserDirectoryRoutes
 from client_api.versions import Versions
-from homeserver.accounts.tags import Tags
 from homeserver.accounts.wiring import AccountParts
 from homeserver.config.sections import Config
 from homeserver.core import Core
@@ -93,7 +92,7 @@ def _account_families(parts: ClientParts, config: Config) -> Iterator[Family]:
     yield Account(accounts.accounts, accounts.keepsakes.devices, confirming)
     yield DeviceRoutes(accounts.keepsakes.devices, confirming)
     yield ProfileRoutes(accounts.profiles)
-    yield AccountDataRoutes(accounts.keepsakes.data, Tags(accounts.keepsakes.data))
+    yield AccountDataRoutes(accounts.keepsakes.data, accounts.keepsakes.tags)
     yield PushRuleRoutes(accounts.keepsakes.push_rules)
     yield FilterRoutes(accounts.filters)
     yield UserDirectoryRoutes(accounts.directory)

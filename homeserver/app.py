@@ -57,7 +57,7 @@ from homeserver.janitor import Janitor
 from homeserver.key_files import KeyFile, load_or_make_keys, load_or_make_secret
 from homeserver.listening import Doors, ListeningPort, close_listeners, open_listeners
 from homeserver.reactor import TurnReactor
-from homeserver.rooms.wiring import Elsewhere, Rooms, make_rooms
+from homeserver.rooms.wiring import Elsewhere, Kept, Rooms, make_rooms
 from homeserver.sync import wiring as sync_wiring
 from homeserver.sync.long_poll import LongPoll
 from homeserver.sync.waiting import Waiters
@@ -231,7 +231,8 @@ def _make_services(base: Foundation, talk: Talk) -> Services:
     elsewhere = Elsewhere(
         remote_rooms, talk.directories, talk.policies, receiving.received, IdentityKeys(requests.agent)
     )
-    rooms = make_rooms(core, elsewhere, users, keepsakes.direct, config.federation.default_room_version)
+    kept, version = Kept(keepsakes.direct, keepsakes.settings), config.federation.default_room_version
+    rooms = make_rooms(core, elsewhere, users, kept, version)
     is_behind = never if base.following is None else base.following.follower.is_behind
     note = rooms.profiles.note
     neighbours = Neighbours(rooms.own_members, requests.queries, limiter, base.token_seed, is_behind, note)

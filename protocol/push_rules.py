@@ -28,6 +28,7 @@ MAX_RULE_BYTES: Final = 4_096
 """One rule in JSON; ours."""
 _HISTORICAL: Final = ("dont_notify", "coalesce")
 _CONDITIONAL: Final = (RuleKind.OVERRIDE, RuleKind.UNDERRIDE)
+_OF_ROOMS: Final = (RuleKind.ROOM, *_CONDITIONAL)
 
 
 @frozen
@@ -216,6 +217,16 @@ class PushRules:
             raise NotFound("There is no push rule of yours with this ID")
         return evolve(self, own={**self.own, kind: left})
 
+    def copied(self, old: str, new: str) -> PushRules:
+        """Give rules that say of a room what they say of the one it replaces; raises InvalidParam.
+
+        Such are the rules named after the room, as clients name them; one that is there stays as it is.
+        """
+        own = {**self.own, **{kind: _with_copy(self.own[kind], old, new) for kind in _OF_ROOMS}}
+        changed = evolve(self, own=own)
+        changed._check_bounds()
+        return changed
+
     def set_enabled(self, kind: RuleKind, rule_id: str, enabled: bool) -> PushRules:
         """Switch any rule on or off; raises NotFound."""
         return self._replace(kind, evolve(self.get(kind, rule_id), enabled=enabled))
@@ -229,6 +240,19 @@ class PushRules:
             return evolve(self, changes=_changes_with(self.changes, kind, rule))
         own = tuple(rule if each.rule_id == rule.rule_id else each for each in self.own[kind])
         return evolve(self, own={**self.own, kind: own})
+
+
+def _with_copy(rules: tuple[Rule, ...], old: str, new: str) -> tuple[Rule, ...]:
+    """Give rules with a copy, under the ID `new`, of that with the ID `old`."""
+    found = {rule.rule_id: rule for rule in rules}
+    if old not in found or new in found:
+        return rules
+    conditions = found[old].conditions
+    if conditions is not None:
+        conditions = tuple(
+            {key: new if value == old else value for key, value in each.items()} for each in conditions
+        )
+    return (evolve(found[old], rule_id=new, conditions=conditions), *rules)
 
 
 def _changes_with(changes: Mapping[str, Change], kind: RuleKind, rule: Rule) -> dict[str, Change]:

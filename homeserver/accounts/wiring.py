@@ -20,9 +20,11 @@ from homeserver.accounts.ports import JoinedRooms, RemoteProfiles
 from homeserver.accounts.profiles import Profiles, ProfileStores
 from homeserver.accounts.push_rules import UserPushRules
 from homeserver.accounts.registration import NoteProfile, Registration, forgotten
+from homeserver.accounts.room_settings import RoomSettings
 from homeserver.accounts.rule_sets import RuleSets
 from homeserver.accounts.session_cache import SessionCache
 from homeserver.accounts.sessions import Sessions, SessionStores
+from homeserver.accounts.tags import Tags
 from homeserver.accounts.tickets import Tickets
 from homeserver.accounts.token_key import TokenKey
 from homeserver.accounts.upkeep import AccountUpkeep
@@ -47,9 +49,11 @@ class Keepsakes:
     data: AccountData
     ignored: IgnoredUsers
     direct: DirectRooms
+    tags: Tags
     push_rules: UserPushRules
     rule_sets: RuleSets
     """The same rules, compiled, for whoever judges events."""
+    settings: RoomSettings
 
 
 def make_keepsakes(core: Core, default_rules: DefaultPushRules) -> Keepsakes:
@@ -62,7 +66,9 @@ def make_keepsakes(core: Core, default_rules: DefaultPushRules) -> Keepsakes:
     devices = Devices(core.database, core.persister, core.nids, news, last_seen)
     direct, push_rules, rule_sets = DirectRooms(data, core.nids), UserPushRules(data), RuleSets()
     core.feed.add_cache(rule_sets.apply)
-    return Keepsakes(last_seen, devices, data, ignored, direct, push_rules, rule_sets)
+    tags = Tags(data)
+    settings = RoomSettings(core.nids, tags, push_rules, direct)
+    return Keepsakes(last_seen, devices, data, ignored, direct, tags, push_rules, rule_sets, settings)
 
 
 @frozen(eq=False)

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
+from homeserver.background import run_in_background
 from homeserver.events.heads import Heads, RoomHead
 from homeserver.events.nids import Nids
 from homeserver.rooms.inviting import head_of
 from homeserver.rooms.ports import MemberProfiles, RemoteRooms, RoomEvents
 from homeserver.rooms.restricted import RestrictedJoins
+from homeserver.rooms.succession import Succession
 from homeserver.rooms.vias import Vias
 from protocol.canonical_json import JsonObject
 from protocol.errors import BadState, Forbidden, NotFound
@@ -44,6 +46,7 @@ class Memberships:
     profiles: MemberProfiles
     restricted: RestrictedJoins
     vias: Vias
+    succession: Succession
 
     async def join(self, user_id: UserID, target: Target, extra: JsonObject, now: int) -> RoomID:
         """Join a room, through another server if none of this server's users is in it.
@@ -58,17 +61,23 @@ class Memberships:
         head = await self.heads.of_resident(target.room_id)
         if head is None:
             await self._join_through(user_id, target, content)
+        elif user_id in head.local_members and not extra:
             return target.room_id
-        if user_id in head.local_members and not extra:
-            return target.room_id
+        else:
+            await self._join_here(head, user_id, content, now)
+        settling = self.succession.joined(user_id, target.room_id)
+        run_in_background(settling, f"carrying settings of {user_id} over")
+        return target.room_id
+
+    async def _join_here(self, head: RoomHead, user_id: UserID, content: JsonObject, now: int) -> None:
+        """Join a room that is here, through another server if nobody here may let the user in."""
         authorised = await self.restricted.authorise(head, user_id)
         if authorised.through is not None:
-            await self._join_through(user_id, Target(target.room_id, authorised.through), content)
-            return target.room_id
+            await self._join_through(user_id, Target(head.room_id, authorised.through), content)
+            return
         if authorised.by is not None:
             content["join_authorised_via_users_server"] = authorised.by
-        await self._send(target.room_id, user_id, user_id, content, now)
-        return target.room_id
+        await self._send(head.room_id, user_id, user_id, content, now)
 
     async def leave(self, user_id: UserID, room_id: RoomID, extra: JsonObject, now: int) -> None:
         """Leave a room, reject an invite, or take back a knock; having left already is fine.

@@ -80,3 +80,11 @@ class DirectRooms(Protocol):
     async def add(self, user_id: UserID, other: UserID, room_id: RoomID) -> None:
         """Note a room under the other user's name; additions at the same time lose nothing."""
         ...
+
+
+class RoomSettings(Protocol):
+    """What users have set for rooms: tags, push rules, private conversations."""
+
+    async def carry(self, user_id: UserID, old: RoomID, new: RoomID) -> None:
+        """Set for a room what is set for the one it replaces, where nothing is set for it yet."""
+        ...

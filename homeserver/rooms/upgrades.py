@@ -19,6 +19,7 @@ from homeserver.rooms.inviting import head_of
 from homeserver.rooms.ports import RoomEvents
 from homeserver.rooms.powers import power_in
 from homeserver.rooms.published import Published
+from homeserver.rooms.succession import Succession
 from protocol.canonical_json import JsonObject
 from protocol.errors import Forbidden, MatrixError
 from protocol.events import Event, EventDraft
@@ -55,6 +56,7 @@ class Upgrades:
     creation: Creation
     aliases: Aliases
     published: Published
+    succession: Succession
 
     async def upgrade(
         self, user_id: UserID, room_id: RoomID, version: RoomVersion, creators: list[UserID], now: int
@@ -78,6 +80,7 @@ class Upgrades:
         await self.events.send(EventDraft(room_id, TOMBSTONE, user_id, content, state_key=""), now=now)
         await self._move_names(head, new_id, user_id, now)
         await self._mute_old(head, user_id, now)
+        await self.succession.joined(user_id, new_id)
         return new_id
 
     async def _carry_bans(self, head: RoomHead, new_id: RoomID, user_id: UserID, now: int) -> None:

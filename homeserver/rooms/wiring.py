@@ -22,9 +22,10 @@ from homeserver.rooms.merging import Merging
 from homeserver.rooms.messages import Messages
 from homeserver.rooms.own_members import MemberFields, OwnMembers
 from homeserver.rooms.pairs import PairRooms
-from homeserver.rooms.ports import DirectRooms, RemoteDirectory, RemoteRooms
+from homeserver.rooms.ports import DirectRooms, RemoteDirectory, RemoteRooms, RoomSettings
 from homeserver.rooms.published import Published
 from homeserver.rooms.restricted import RestrictedJoins
+from homeserver.rooms.succession import Succession
 from homeserver.rooms.third_party import IssuedInvites, KeyValidity
 from homeserver.rooms.upgrades import Upgrades
 from homeserver.rooms.vias import Vias
@@ -63,8 +64,16 @@ class Rooms:
     merging: Merging
 
 
+@frozen(eq=False)
+class Kept:
+    """What users keep of rooms."""
+
+    direct: DirectRooms
+    settings: RoomSettings
+
+
 def make_rooms(
-    core: Core, elsewhere: Elsewhere, users: LocalUsers, direct: DirectRooms, default_version: str
+    core: Core, elsewhere: Elsewhere, users: LocalUsers, kept: Kept, default_version: str
 ) -> Rooms:
     """Build the services of rooms."""
     server_name, heads, nids = core.author.server_name, core.heads, core.nids
@@ -79,8 +88,9 @@ def make_rooms(
     inviting = Inviting(heads, nids, events, invites, profiles, users)
     creation = Creation(server_name, default_version, core.rooms, inviting, aliases, published, profiles)
     restricted = RestrictedJoins(server_name, heads, nids)
+    succession = Succession(heads, kept.settings)
     vias = Vias(server_name, core.database, nids, core.stored)
-    memberships = Memberships(heads, nids, events, elsewhere.rooms, profiles, restricted, vias)
+    memberships = Memberships(heads, nids, events, elsewhere.rooms, profiles, restricted, vias, succession)
     merging = Merging(events, heads, core.clock, SystemRandom())
     core.feed.add_session_listener(merging.apply)
     forgetting = Forgetting(core.database, nids, core.persister)
@@ -96,9 +106,9 @@ def make_rooms(
         creation,
         memberships,
         Messages(events, aliases, Annotations(core.database, nids)),
-        Upgrades(heads, nids, core.state, events, creation, aliases, published),
+        Upgrades(heads, nids, core.state, events, creation, aliases, published, succession),
         forgetting,
-        Conversations(server_name, heads, pairs, creation, memberships, direct),
+        Conversations(server_name, heads, pairs, creation, memberships, kept.direct),
         OwnMembers(memberships, forgetting),
         profiles,
         merging,

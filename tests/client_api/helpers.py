@@ -20,7 +20,6 @@ from client_api.profile import ProfileRoutes
 from client_api.register import Register
 from client_api.user_directory import UserDirectoryRoutes
 from client_api.versions import Versions
-from homeserver.accounts.tags import Tags
 from homeserver.http.routing import Route
 from tests.homeserver.accounts.helpers import PASSWORD, SERVER, World, make_world
 from tests.homeserver.http.helpers import START, Answer, MemoryServer, request_bytes
@@ -44,7 +43,7 @@ def account_routes(world: World) -> list[Route]:
         Account(parts.accounts, kept.devices, confirming),
         DeviceRoutes(kept.devices, confirming),
         ProfileRoutes(parts.profiles),
-        AccountDataRoutes(kept.data, Tags(kept.data)),
+        AccountDataRoutes(kept.data, kept.tags),
         FilterRoutes(parts.filters),
         UserDirectoryRoutes(parts.directory),
         Moderation(SERVER, parts.accounts),

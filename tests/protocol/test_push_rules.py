@@ -202,3 +202,30 @@ class StoredTest(SynchronousTestCase):
     def test_never_raises(self, content: object) -> None:
         """No account data can keep a user from their rules (security: D3)."""
         read_push_rules(ALICE, content).to_json()
+
+
+class CopyTest(SynchronousTestCase):
+    """The rules of a room for the one that replaces it."""
+
+    def test_copied(self) -> None:
+        """Rules named after the room are copied with what they say of it, unless there are such already."""
+        old, new = "!old:x", "!new:x"
+        of_room = {"kind": "event_match", "key": "room_id", "pattern": old}
+        mute = rule(OVERRIDE, old, actions=[], conditions=[of_room])
+        rules = DEFAULTS.put(OVERRIDE, mute).put(ROOM, rule(ROOM, old)).put(CONTENT, rule(CONTENT, "tea"))
+        rules = rules.set_enabled(ROOM, old, False)
+        copied = rules.copied(old, new)
+        self.assertEqual(copied.get(OVERRIDE, new).conditions, ({**of_room, "pattern": new},))
+        self.assertFalse(copied.get(ROOM, new).enabled)
+        own = [ids(copied, kind) for kind in (OVERRIDE, ROOM, CONTENT)]
+        self.assertEqual(own, [[new, old], [new, old], ["tea"]])
+        self.assertEqual(copied.copied(old, new), copied)
+        self.assertEqual(rules.copied("!other:x", new), rules)
+
+    def test_too_many(self) -> None:
+        """Rules that would be too many are not copied."""
+        full = DEFAULTS.put(OVERRIDE, rule(OVERRIDE, "!old:x", conditions=[{"kind": "x"}]))
+        for number in range(MAX_CONDITIONS - 1):
+            full = full.put(CONTENT, rule(CONTENT, str(number)))
+        with self.assertRaises(InvalidParam):
+            full.copied("!old:x", "!new:x")

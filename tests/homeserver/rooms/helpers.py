@@ -12,7 +12,7 @@ from homeserver.core import Core, make_core
 from homeserver.events.building import Author
 from homeserver.events.stored import StoredEvent
 from homeserver.rooms.creation import RoomSpec
-from homeserver.rooms.wiring import Elsewhere, Rooms, make_rooms
+from homeserver.rooms.wiring import Elsewhere, Kept, Rooms, make_rooms
 from protocol.canonical_json import JsonObject
 from protocol.errors import Forbidden, NotFound
 from protocol.events import Event, EventDraft
@@ -94,6 +94,11 @@ class Accounts:
 
     users: tuple[UserID, ...] = (ALICE, BOB, CAROL)
     direct: dict[UserID, JsonObject] = Factory(dict)
+    carried: list[tuple[UserID, RoomID, RoomID]] = Factory(list)
+
+    async def carry(self, user_id: UserID, old: RoomID, new: RoomID) -> None:
+        """Note that settings are carried over."""
+        self.carried.append((user_id, old, new))
 
     async def exists(self, user_id: UserID) -> bool:
         """Tell whether there is an account."""
@@ -151,6 +156,6 @@ async def start_house(database: Database, writer: str = "one", direct: Any = Non
     world, accounts = World(), Accounts()
     elsewhere: Any = Elsewhere(world, world, world, world, world)  # type: ignore[arg-type]
     keeper = accounts if direct is None else direct(core)
-    rooms = make_rooms(core, elsewhere, accounts, keeper, "12")
+    rooms = make_rooms(core, elsewhere, accounts, Kept(keeper, accounts), "12")
     await core.feed.start()
     return House(core, rooms, world, accounts)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from homeserver.rooms.inviting import stripped_state
+from homeserver.rooms.membership import Target
+from homeserver.rooms.presets import Preset
 from homeserver.rooms.published import DirectoryQuery, summary_of
 from protocol.errors import BadAlias, Forbidden, InvalidParam, NotFound, RoomInUse
 from protocol.events import EventDraft
@@ -209,6 +211,29 @@ class NamesTests:
                 quiet = await self.house.content(old, "m.room.power_levels")
                 self.assertEqual((quiet["events_default"], quiet["invite"]), (50, 50))
                 await self.aliases.remove(TEA, ALICE)
+
+    async def test_settings_are_carried_over(self) -> None:
+        """Who upgrades, or joins the new room, has the settings of the old one; no room can claim them."""
+        old = await self.house.room(V10, preset=Preset.PUBLIC)
+        members, carried = self.house.rooms.memberships, self.house.accounts.carried
+        await members.join(BOB, Target(old), {}, NOW)
+        new = await self.house.rooms.upgrades.upgrade(ALICE, old, V11, [], NOW)
+        self.assertEqual(carried, [(ALICE, old, new)])
+        for _ in range(2):
+            await members.join(BOB, Target(new), {}, NOW)
+        await self.settle()
+        self.assertEqual(carried[1:], [(BOB, old, new)])
+        for predecessor in ({"room_id": old}, {"room_id": 5}, {"room_id": "!no\0:x"}, {}, [old]):
+            content = {"predecessor": predecessor}
+            false = await self.house.room(V11, preset=Preset.PUBLIC, creation_content=content)
+            await members.join(BOB, Target(false), {}, NOW)
+        await self.settle()
+        self.assertEqual(len(carried), 2)
+
+    async def settle(self) -> None:
+        """Let work in the background end."""
+        for _ in range(5):
+            await self.house.core.database.read(lambda tx: None)
 
     async def test_upgrade_needs_level(self) -> None:
         """Who may not set a tombstone may not upgrade, and makes no room (security: S4)."""
