@@ -25,7 +25,9 @@ _TAKE = """
 """
 _USERS = "SELECT user_id, user_nid FROM users WHERE user_id IN ?"
 _USER_IDS = "SELECT user_nid, user_id FROM users WHERE user_nid IN ?"
-_NEW_USERS = "INSERT INTO users (user_nid, user_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
+_NEW_USERS = (
+    "INSERT INTO users (user_nid, user_id) VALUES ? ON CONFLICT DO NOTHING RETURNING user_id, user_nid"
+)
 _ROOM_BY_ID = "SELECT room_nid, room_id, version FROM rooms WHERE room_id = ?"
 _ROOM_BY_NID = "SELECT room_nid, room_id, version FROM rooms WHERE room_nid = ?"
 
@@ -62,14 +64,19 @@ def user_ids(tx: Transaction, user_nids: Sequence[int]) -> dict[int, str]:
 
 def intern_users(tx: Transaction, wanted: Iterable[str]) -> dict[str, int]:
     """Give the nids of users, making those that are missing."""
-    names = sorted(set(wanted))
-    found = users(tx, names)
-    missing = [name for name in names if name not in found]
-    if not missing:
-        return found
-    first = take(tx, USER_NUMBERS, len(missing))
-    tx.many(_NEW_USERS, [(nid, escape(name)) for nid, name in enumerate(missing, first)])
-    return found | users(tx, missing)
+    names = set(wanted)
+    found = users(tx, list(names))
+    missing = names - found.keys()
+    return found | new_users(tx, missing) if missing else found
+
+
+def new_users(tx: Transaction, missing: Iterable[str]) -> dict[str, int]:
+    """Make the nids of users that had none a moment ago; those that got theirs meanwhile keep it."""
+    names = sorted(set(missing))
+    first = take(tx, USER_NUMBERS, len(names))
+    made = tx.values(_NEW_USERS, [(nid, escape(name)) for nid, name in enumerate(names, first)])
+    found = {unescape(row[0]): row[1] for row in made}
+    return found | users(tx, [name for name in names if name not in found])
 
 
 def room_by_id(tx: Transaction, room_id: str) -> RoomRow | None:

@@ -143,7 +143,7 @@ class Nids:
             fresh = await self._database.read(nids.users, missing)
             unknown = [user_id for user_id in missing if user_id not in fresh]
             if unknown:
-                fresh |= await self._database.write(nids.intern_users, unknown)
+                fresh |= await self._database.write(nids.new_users, unknown)
             self._remember_users(fresh)
         return {user_id: fresh[user_id] if user_id in fresh else self._users[user_id] for user_id in user_ids}
 

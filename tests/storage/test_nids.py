@@ -1,0 +1,34 @@
+"""Tests of numbers for names, on both engines."""
+
+from __future__ import annotations
+
+from storage import nids
+from storage.database import Database
+from storage.migrate import migrate
+from tests.storage.helpers import PostgresCase, SqliteCase
+
+
+class NidsContract:
+    """What every engine does."""
+
+    database: Database
+
+    async def test_a_number_that_is_given_stays(self) -> None:
+        """Users said to be new keep the number that another worker gave them meanwhile, and all have one."""
+        await migrate(self.database)
+        names = [f"@u{number}:plait.test" for number in range(500)] + ["@\0:plait.test"]
+        early = await self.database.write(nids.intern_users, names[:7])
+        made = await self.database.write(nids.new_users, names)
+        self.assertEqual(made.keys(), set(names))  # type: ignore[attr-defined]
+        self.assertEqual({name: made[name] for name in early}, early)  # type: ignore[attr-defined]
+        self.assertEqual(len(set(made.values())), len(names))  # type: ignore[attr-defined]
+        self.assertEqual(await self.database.read(nids.users, names), made)  # type: ignore[attr-defined]
+        self.assertEqual(await self.database.write(nids.intern_users, names), made)  # type: ignore[attr-defined]
+
+
+class SqliteTests(NidsContract, SqliteCase):
+    """On SQLite."""
+
+
+class PostgresTests(NidsContract, PostgresCase):
+    """On PostgreSQL."""
