@@ -34,7 +34,7 @@ MAX_WAIT = 3_600_000
 For a request that came from that server, the first wait holds: it may just have come back."""
 
 
-@frozen
+@frozen(cache_hash=True)
 class KeyNeed:
     """A key, and when it must have been valid (ms); None: at any time, for events of old room versions.
 

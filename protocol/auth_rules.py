@@ -79,13 +79,14 @@ def check_auth_events(event: Event, auth_events: Sequence[Event]) -> None:
     for auth in auth_events:
         if auth.room_id != event.room_id:  # 3.5
             raise AuthError(f"{auth.event_id} in auth_events is of another room")
-        if auth.state_key is None or auth.key not in wanted:  # 3.2
+        key = auth.key if auth.is_state else None
+        if key is None or key not in wanted:  # 3.2
             raise AuthError(f"{auth.event_id} in auth_events is not needed")
-        if auth.key == CREATE and not version.create_in_auth_events:  # 3.2
+        if key == CREATE and not version.create_in_auth_events:  # 3.2
             raise AuthError("the create event is among the auth_events")
-        if auth.key in seen:  # 3.1
+        if key in seen:  # 3.1
             raise AuthError(f"auth_events have {auth.type} twice")
-        seen.add(auth.key)
+        seen.add(key)
     if version.create_in_auth_events and CREATE not in seen:  # 2.4 of version 11
         raise AuthError("the create event is not among the auth_events")
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from json.encoder import encode_basestring
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import orjson
@@ -27,12 +27,21 @@ JsonValue = Any
 """What JSON can hold: None, bool, int, float, str, list, dict with string keys."""
 JsonObject = dict[str, Any]
 
+
+def _refuse_float(_text: str) -> NoReturn:
+    raise BadJson("Floats are not allowed here")
+
+
 _DECODER = msgspec.json.Decoder()
+_STRICT_DECODER = msgspec.json.Decoder(float_hook=_refuse_float)
 _TO_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'"[]{}')
 _STRING = re.compile(rb'"[^"]*+"?')
 _STRING_WITH_ESCAPES = re.compile(rb'"[^"\\]*+(?:\\[\s\S][^"\\]*+)*+"?')
 _NEGATIVE_ZERO = re.compile(rb"-0(?![0-9.eE])")
+_DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * len(str(MAX_INTEGER))
+"""What a number has in it that is out of range, once all its digits are zeros."""
 _STRICT = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 
 
@@ -73,8 +82,9 @@ def decode(raw: bytes | str, *, max_depth: int = MAX_CLIENT_DEPTH) -> JsonValue:
         BadJson: too deep, a float, `-0`, or an integer out of range.
     """
     data = _as_bytes(raw)
-    value = _parse(data, max_depth)
-    check_numbers(value)
+    value = _parse(data, max_depth, _STRICT_DECODER)
+    if _LONG_NUMBER in data.translate(_DIGITS_TO_ZERO):  # seldom: most JSON need not be walked through
+        check_numbers(value)
     if b"-0" in data and _NEGATIVE_ZERO.search(data):
         _refuse_negative_zero(data)
     return value
@@ -107,10 +117,10 @@ def _as_bytes(raw: bytes | str) -> bytes:
         raise NotJson("The text holds a lone surrogate") from None
 
 
-def _parse(raw: bytes, max_depth: int) -> JsonValue:
+def _parse(raw: bytes, max_depth: int, decoder: msgspec.json.Decoder[Any] = _DECODER) -> JsonValue:
     check_depth(raw, max_depth)
     try:
-        return _DECODER.decode(raw)
+        return decoder.decode(raw)
     except msgspec.ValidationError as error:
         raise BadJson(f"The JSON holds a number out of range: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

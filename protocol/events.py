@@ -58,9 +58,11 @@ class Event:
     @property
     def content(self) -> Mapping[str, Any]:
         """Give the content: read from `raw` when first asked for, never to be changed."""
-        if self._content is None:
-            _set(self, "_content", _CONTENT.decode(self.raw).content)
-        return cast(JsonObject, self._content)
+        content = self._content
+        if content is None:
+            content = _CONTENT.decode(self.raw).content
+            _set(self, "_content", content)
+        return content
 
     @property
     def pdu(self) -> JsonObject:
@@ -145,7 +147,9 @@ def load_event(raw: bytes, version: RoomVersion, *, event_id: EventID, room_id: 
 
 def clamp(number: int) -> int:
     """Bring a time or depth of an old room into the range of integers that all parts can hold."""
-    return max(-MAX_INTEGER, min(number, MAX_INTEGER))
+    if -MAX_INTEGER <= number <= MAX_INTEGER:
+        return number
+    return MAX_INTEGER if number > 0 else -MAX_INTEGER
 
 
 def referenced_ids(references: list[Any], version: RoomVersion) -> tuple[EventID, ...]:
@@ -163,10 +167,20 @@ def _redacts(pdu: JsonObject, version: RoomVersion) -> EventID | None:
     return EventID(found) if isinstance(found, str) else None
 
 
-def event_of(pdu: JsonObject, raw: bytes, version: RoomVersion, event_id: EventID) -> Event:
-    """Make an event of a PDU whose format is known to be right, and of its canonical JSON."""
+def event_of(
+    pdu: JsonObject,
+    raw: bytes,
+    version: RoomVersion,
+    event_id: EventID,
+    *,
+    content: JsonObject | None = None,
+) -> Event:
+    """Make an event of a PDU whose format is known to be right, and of its canonical JSON.
+
+    `content` is the event's, if it has just been read from JSON and nobody will change it.
+    """
     room_id = pdu.get("room_id")
-    return Event(
+    event = Event(
         event_id,
         RoomID(room_id) if room_id is not None else room_id_of_event_id(event_id),
         version,
@@ -180,6 +194,9 @@ def event_of(pdu: JsonObject, raw: bytes, version: RoomVersion, event_id: EventI
         _redacts(pdu, version),
         raw,
     )
+    if content is not None:
+        _set(event, "_content", content)
+    return event
 
 
 @frozen

@@ -44,11 +44,15 @@ def check_format(pdu: JsonObject, version: RoomVersion, *, backfill: bool) -> No
 
 
 def is_too_long(pdu: JsonObject) -> bool:
-    """Tell whether an identifier has more than 255 bytes, as some of 255 code points had in old rooms."""
-    return any(
-        len(text) * 4 > MAX_ID_BYTES and len(text.encode()) > MAX_ID_BYTES
-        for text in [pdu.get(name, "") for name in _IDENTIFIERS]
-    )
+    """Tell whether an identifier has more than 255 bytes, as some of 255 code points had in old rooms.
+
+    That none has more code points is known.
+    """
+    for name in _IDENTIFIERS:
+        text = pdu.get(name)
+        if text is not None and not text.isascii() and len(text.encode()) > MAX_ID_BYTES:
+            return True
+    return False
 
 
 def _check_lengths(pdu: JsonObject, version: RoomVersion) -> None:
@@ -162,7 +166,8 @@ def _check_signatures(signatures: JsonValue) -> None:
         if not isinstance(of_server, dict):
             raise BadJson("signatures must hold an object for each server")
         count += len(of_server)
-        if not all(isinstance(text, str) for text in of_server.values()):
-            raise BadJson("A signature must be a string")
+        for text in of_server.values():
+            if not isinstance(text, str):
+                raise BadJson("A signature must be a string")
     if count > MAX_SIGNATURES:
         raise BadJson(f"The event bears more than {MAX_SIGNATURES} signatures")

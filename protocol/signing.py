@@ -32,10 +32,10 @@ def encode_base64(data: bytes) -> str:
 
 def encode_base64_urlsafe(data: bytes) -> str:
     """Write bytes in unpadded URL-safe base64."""
-    return encode_base64(data).translate(_TO_URLSAFE)
+    return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URLSAFE).decode("ascii")
 
 
-_TO_URLSAFE = str.maketrans("+/", "-_")
+_TO_URLSAFE = bytes.maketrans(b"+/", b"-_")
 
 
 def decode_base64(text: object) -> bytes:

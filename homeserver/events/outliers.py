@@ -88,10 +88,11 @@ class OutlierJudge:
         self, room_nid: int, one: Incoming, judged: Judged, known: Known, create: Event | None
     ) -> None:
         event = one.event
-        if any(each not in judged.events for each in event.auth_events):
+        events = judged.events
+        auth = [events[each] for each in event.auth_events if each in events]
+        if len(auth) < len(event.auth_events):
             log.debug("{event} is left out: it names events that are nowhere", event=event.event_id)
             return
-        auth = [judged.events[each] for each in event.auth_events]
         implied = None if event.version.create_in_auth_events else create
         try:
             against = by_authority(event, auth, implied)
@@ -112,18 +113,23 @@ class OutlierJudge:
         clock = None
         if event.is_state and against is None:
             clock = add_clock(stored, auth, judged, known)
-        judged.events[event.event_id] = stored
+        events[event.event_id] = stored
         judged.rows.append(row_of(stored, NO_RELATION, clock))
 
 
 def add_clock(stored: StoredEvent, auth: Sequence[StoredEvent], judged: Judged, known: Known) -> AuthClock:
     """Place an outlier among the auth chains; it may go on a chain that was begun in the same bulk."""
-    made = judged.clocks
-    clocks = [made[each.nid] for each in auth if each.nid in made]
-    rows = [known.clocks[each.nid] for each in auth if each.nid in known.clocks]
-    clocks += [AuthClock.unpack(row.chain, row.number, row.clock) for row in rows]
-    same = (made.get(each.nid) for each in auth if each.event.key == stored.event.key)
-    replaced = next((clock for clock in same if clock is not None), None)
+    made, key = judged.clocks, stored.event.key
+    clocks: list[AuthClock] = []
+    replaced: AuthClock | None = None
+    for each in auth:
+        clock = made.get(each.nid)
+        if clock is not None:
+            clocks.append(clock)
+            if each.event.key == key:
+                replaced = clock
+        elif (row := known.clocks.get(each.nid)) is not None:
+            clocks.append(AuthClock.unpack(row.chain, row.number, row.clock))
     tail = 0 if replaced is None else judged.tails.get(replaced.chain, 0)
     clock = assign(stored.nid, clocks, replaced, tail)
     judged.tails[clock.chain] = clock.number

@@ -33,6 +33,9 @@ class _Profile(msgspec.Struct):
     avatar_url: Any = None
 
 
+_PROFILE = msgspec.json.Decoder(_Profile)
+
+
 @frozen(eq=False)
 class RoomStates:
     """Reads states and members."""
@@ -120,6 +123,6 @@ def read_root_at(tx: Transaction, asker: Asker, at: HistoryToken) -> bytes | Non
 
 def _profile(event: ClientEvent) -> bytes:
     """Give the profile in a member event, as far as it is one."""
-    profile = msgspec.json.decode(event.content, type=_Profile)
+    profile = _PROFILE.decode(event.content)
     given = {"display_name": profile.displayname, "avatar_url": profile.avatar_url}
     return orjson.dumps({name: value for name, value in given.items() if isinstance(value, str)})

@@ -242,6 +242,7 @@ class FormatTests(SynchronousTestCase):
         except MatrixError:
             return
         self.assertEqual(parsed.event.pdu.keys(), pdu.keys() - {"unsigned"})
+        self.assertEqual(parsed.event.content, parsed.event.pdu["content"])
 
 
 class UnsignedTests(SynchronousTestCase):
