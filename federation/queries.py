@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 
-from federation.failures import BadAnswer
+from federation.failures import BadAnswer, Refused, passed_on
 from federation.paths import V1, path, with_query
 from federation.requests import ServerRequest, ServerRequests
 from protocol.canonical_json import JsonObject, encode
@@ -59,10 +59,16 @@ class FederationQueries:
         return AliasTarget(room_id, _server_names(servers if isinstance(servers, list) else []))
 
     async def query_profile(self, user_id: UserID, field: str | None = None) -> JsonObject:
-        """Ask the server of a user for the profile, or one field of it."""
+        """Ask the server of a user for the profile, or one field of it.
+
+        A refusal the specification names is passed on: there is no such user, or none may ask.
+        """
         query = [("user_id", user_id)] + ([("field", field)] if field is not None else [])
         uri = with_query(f"{V1}/query/profile", query)
-        return await self.requests.signed(ServerRequest(server_of(user_id), "GET", uri))
+        try:
+            return await self.requests.signed(ServerRequest(server_of(user_id), "GET", uri))
+        except Refused as refused:
+            raise passed_on(refused) from None
 
     async def devices(self, user_id: UserID) -> JsonObject:
         """Ask the server of a user for the device list with its `stream_id`."""

@@ -356,6 +356,19 @@ class QueryTests(ClientCase):
         with self.assertRaises(BadAnswer):
             self._get(self.queries.directory(RoomAlias("#x:there.example")))
 
+    def test_profile(self) -> None:
+        """That there is no such user, or that none may ask, is what a client is told too."""
+        self._say("GET", "query/profile", {"displayname": "Bob"})
+        self.assertEqual(self._get(self.queries.query_profile(BOB)), {"displayname": "Bob"})
+        for status, errcode, kind in (
+            (404, "M_NOT_FOUND", NotFound),
+            (403, "M_FORBIDDEN", Forbidden),
+            (404, "M_UNRECOGNIZED", Refused),
+        ):
+            self.there.say("GET", f"{V1}/query/profile", {"errcode": errcode, "error": "no"}, status)
+            with self.assertRaises(kind):
+                self._get(self.queries.query_profile(BOB))
+
     def test_device_list(self) -> None:
         """Another user's list, or none, is a bad answer."""
         good: JsonObject = {"user_id": BOB, "stream_id": 5, "devices": []}
