@@ -191,8 +191,10 @@ class RoomContents:
             room, events = each.task.room_nid, each.timeline.events
             starts.append(Sought(room, _start_root(each, root), list(first_of_keys(events))))
             speakers = senders_of(events) if lazy else []
+            if lazy:
+                speakers += each.task.heroes
             if lazy and each.task.shown.full:
-                speakers += [session.user_id, *each.task.heroes]
+                speakers.append(session.user_id)
             members.append(Sought(room, root, [(MEMBER, user_id) for user_id in speakers]))
         found = await self._states.find([*starts, *members])
         return changed, found[: len(chosen)], found[len(chosen) :]

@@ -22,12 +22,12 @@ from homeserver.sync.room_parts import Beside, RoomParts
 from homeserver.sync.rooms import Section, Shown
 from homeserver.sync.sources import DatabaseSource, Personal, Source
 from homeserver.sync.spans import RoomSpan
-from homeserver.sync.summary import Summaries, heroes_of
+from homeserver.sync.summary import Summaries, anyones_heroes, heroes_of
 from homeserver.sync.suppliers import AccountDatum, Deliveries, Delivery, Receipt, Receipts
 from homeserver.sync.timeline import scan_limit
 from protocol.identifiers import RoomID, UserID
 from storage.database import Database
-from storage.feed import Entry, Kind
+from storage.feed import Entry, Flag, Kind
 from storage.spans import Bounds
 
 _COUNTING = (Kind.RECEIPT, Kind.UNREAD)
@@ -77,9 +77,7 @@ class RoomsOfDelta:
         """Read the stretches of the feed, and how the reader stands to each room."""
         found = await self._spans(shown, told.source, to)
         leaves = await self._leaves([each for each in shown if each.section is Section.LEAVE], found)
-        lazy = to.options.filter.lazy_load_members
-        full = [each.room.room_nid for each in shown if each.full] if lazy else []
-        summaries = await self._summaries.of(full) if full else {}
+        heroes = await self._heroes(shown, found, to) if to.options.filter.lazy_load_members else {}
         tasks = []
         for each in shown:
             room = each.room.room_nid
@@ -88,9 +86,27 @@ class RoomsOfDelta:
                 leave = leaves.get(room)
                 place = None if leave is None else (leave.depth, leave.nid)
                 reader = Reader(to.session.user_id, departure=place)
-            heroes = heroes_of(summaries[room], to.session.user_id) if room in summaries else ()
-            tasks.append(Task(each, found[room], reader, heroes))
+            tasks.append(Task(each, found[room], reader, heroes.get(room, ())))
         return tasks
+
+    async def _heroes(
+        self, shown: Sequence[Shown], found: Mapping[int, RoomSpan], to: Recipient
+    ) -> dict[int, tuple[UserID, ...]]:
+        """Give the heroes of rooms that are new to the reader; of those in which members changed, anybody's.
+
+        What is told of the latter is shared by readers, whose heroes differ by themselves.
+        """
+        moved = {
+            each.room.room_nid
+            for each in shown
+            if each.section is Section.JOIN and not each.full and _may_move(found[each.room.room_nid])
+        }
+        wanted = [each.room.room_nid for each in shown if each.full or each.room.room_nid in moved]
+        summaries = await self._summaries.of(wanted) if wanted else {}
+        return {
+            nid: anyones_heroes(each) if nid in moved else heroes_of(each, to.session.user_id)
+            for nid, each in summaries.items()
+        }
 
     async def _spans(self, shown: Sequence[Shown], source: Source, to: Recipient) -> dict[int, RoomSpan]:
         """Read from the source; rooms that are new to the reader reach back beyond it, to the database."""
@@ -160,6 +176,13 @@ class RoomsOfDelta:
             if allowed.allows(names[nid], DELIVERED):
                 moved[nid] = moved.get(nid, frozenset()) | {entry.ref}
         return await self._deliveries.of(moved) if moved else {}
+
+
+def _may_move(span: RoomSpan) -> bool:
+    """Tell whether members of a room may have changed."""
+    return not (span.complete and span.straight) or any(
+        entry.flags & Flag.MEMBERSHIP for entry in span.entries
+    )
 
 
 def _data_by_room(

@@ -58,6 +58,11 @@ def heroes_of(summary: Summary, reader: UserID) -> tuple[UserID, ...]:
     return tuple(UserID(user) for user in summary.heroes if user != reader)[:MAX_HEROES]
 
 
+def anyones_heroes(summary: Summary) -> tuple[UserID, ...]:
+    """Give all who may be heroes for some reader."""
+    return tuple(UserID(user) for user in summary.heroes[: MAX_HEROES + 1])
+
+
 def summary_bytes(summary: Summary, reader: UserID) -> bytes:
     """Give the `summary` object for one reader."""
     return b'{"m.heroes":%b,"m.joined_member_count":%d,"m.invited_member_count":%d}' % (

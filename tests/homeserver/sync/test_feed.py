@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from protocol.identifiers import UserID
 from tests.homeserver.sync.feed_case import ALICE, BOB, CAROL, FeedCase, timeline
@@ -218,6 +219,40 @@ class LazyTests(FeedCase):
         answer, _ = await self.sync(ALICE, token, filter=self.LAZY, full_state=True)
         state = answer["rooms"]["join"][room.room_id]["state"]["events"]
         self.assertEqual({e["state_key"] for e in state if e["type"] == "m.room.member"}, {ALICE, BOB})
+
+    async def test_new_heroes_come_with_their_members(self) -> None:
+        """Who becomes a hero since another left is given as a member too, to each reader, and once."""
+        room = await self.world.room(ALICE)
+        users = [f"@u{n}:here.example" for n in range(8)]
+        for user in users:
+            await room.member(user, user, "join")
+        for n in range(3):
+            await room.say(ALICE, str(n))
+        readers, known = (ALICE, users[2], users[7]), {}
+        for reader in readers:
+            answer, token = await self.sync(reader, filter=self.LAZY)
+            heroes, members = self.heroes(answer, room.room_id)
+            self.assertTrue(heroes <= members | {ALICE}, (heroes, members))
+            known[reader] = heroes, token
+        await room.member(users[0], users[0], "leave")
+        for reader in readers:
+            before, token = known[reader]
+            answer, token = await self.sync(reader, token, filter=self.LAZY)
+            heroes, members = self.heroes(answer, room.room_id)
+            self.assertEqual(heroes - before, {users[4] if reader == users[7] else users[5]})
+            self.assertTrue(heroes - before <= members, (heroes, members))
+            known[reader] = heroes, token
+        await room.member(users[6], users[6], "join", displayname="x")
+        for reader in readers:
+            answer, _ = await self.sync(reader, known[reader][1], filter=self.LAZY)
+            self.assertEqual(self.heroes(answer, room.room_id), (known[reader][0], set()))
+
+    @staticmethod
+    def heroes(answer: Any, room_id: str) -> tuple[set[str], set[str]]:
+        """Give the heroes of a room, and the users whose member events are in its state."""
+        room = answer["rooms"]["join"][room_id]
+        members = {e["state_key"] for e in room["state"]["events"] if e["type"] == "m.room.member"}
+        return set(room["summary"]["m.heroes"]), members
 
     async def test_members_of_a_gap_are_all_given(self) -> None:
         """Joins and leaves in the gap before a limited timeline are all given."""
