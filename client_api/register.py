@@ -109,6 +109,7 @@ class Register:
 
     async def validity(self, call: Call[None]) -> Reply:
         """GET /register/m.login.registration_token/validity."""
+        self._require_open()
         token = call.query.required("token")
         return {"valid": await self.registration.is_valid_token(token, call.now)}
 

@@ -101,7 +101,8 @@ class ClosedRegistrationTests(AccountsCase):
     async def test_the_default_lets_nobody_in(self) -> None:
         """A configuration that says nothing refuses (security: L12)."""
         self.assertIs(Config(server_name="x").registration.mode, RegistrationMode.CLOSED)
-        for target in (REGISTER + "/available?username=x",):
+        validity = V1 + "/register/m.login.registration_token/validity?token=x"
+        for target in (REGISTER + "/available?username=x", validity):
             self.assertEqual((await self.ask("GET", target)).errcode, "M_FORBIDDEN")
         body = {"username": "a", "password": PASSWORD, "auth": {"type": "m.login.dummy"}}
         self.assertEqual((await self.ask("POST", REGISTER, body)).errcode, "M_FORBIDDEN")
