@@ -180,22 +180,30 @@ class RoomImport:
         )
 
     async def _apply(self, taken: _Taken, root: bytes, changes: Mapping[StateKey, int]) -> bytes:
-        """Change a state, region by region of its trie, with turns for others between."""
+        """Change a state; a large change goes region by region of its trie, with turns for others between."""
+        for part in await self._in_regions(changes):
+            await self._turn()
+            walk = state_trie.apply(taken.room.nid, StateRoot(root), part)
+            applied = await self.store.ground(taken.room).walk(over(walk, taken.nodes))
+            taken.nodes |= applied.nodes
+            root = applied.root
+        return root
+
+    async def _in_regions(self, changes: Mapping[StateKey, int]) -> Sequence[Mapping[StateKey, int]]:
+        """Cut a change that is large into parts that have hardly a node in common."""
+        if len(changes) <= AT_ONCE:
+            return (changes,)
         regions: dict[int, dict[StateKey, int]] = {}
         for part in _parts(list(changes.items())):
             await self._turn()
             for key, nid in part:
                 regions.setdefault(state_trie.region(key), {})[key] = nid
-        waiting: dict[StateKey, int] = {}
+        joined: list[dict[StateKey, int]] = [{}]
         for number in sorted(regions):
-            waiting |= regions[number]
-            if len(waiting) >= AT_ONCE or number == max(regions):
-                await self._turn()
-                walk = state_trie.apply(taken.room.nid, StateRoot(root), waiting)
-                applied = await self.store.ground(taken.room).walk(over(walk, taken.nodes))
-                taken.nodes |= applied.nodes
-                root, waiting = applied.root, {}
-        return root
+            if len(joined[-1]) >= AT_ONCE:
+                joined.append({})
+            joined[-1] |= regions[number]
+        return joined
 
     async def _member_rows(self, taken: _Taken, join: StoredEvent, head: RoomHead | None) -> tuple[Rows, ...]:
         """Let memberships and servers go from what they were, if anything, to what they are now."""

@@ -78,7 +78,9 @@ def member_rows(room_nid: int, changes: Iterable[MemberChange]) -> tuple[Rows, .
         for each in changes
     ]
     servers = [
-        ServerRow(room_nid, each.server, each.joined, each.event_nid) for each in changes if each.joined
+        ServerRow(room_nid, each.server, joined, each.event_nid)
+        for each in changes
+        if (joined := each.joined) != 0
     ]
     given = (memberships.membership_rows(*rows),) if rows else ()
     return (*given, memberships.server_rows(*servers)) if servers else given
