@@ -38,6 +38,7 @@ from protocol.identifiers import KeyID, RoomID, ServerName, UserID
 from protocol.room_versions import V11
 from protocol.signing import SigningKey
 from storage.engines import open_database
+from storage.feed_writers import Writers
 from storage.migrate import migrate
 from storage.transactions import TransactionKey
 from storage.trie_nodes import NodeCache, TrieReader
@@ -71,7 +72,7 @@ async def start(url: str) -> Core:
     feed.add_cache(stored.apply)
     feed.add_cache(heads.apply)
     await feed.start()
-    persister = Persister(database, feed, clock, writer="bench", gather=clock.soon)
+    persister = Persister(database, feed, clock, writers=Writers("bench"), gather=clock.soon)
     author = Author(SERVER, SigningKey(b"\1" * 32, KeyID("ed25519:1")))
     preparation = Preparation(nids, stored)
     events = LocalEvents(preparation, heads, state, persister, author, clock)

@@ -54,6 +54,7 @@ from protocol.signing import SigningKey
 from protocol.unread import classify
 from storage.database import Database, Transaction
 from storage.engines import open_database
+from storage.feed_writers import Writers
 from storage.migrate import migrate
 from storage.trie_nodes import NodeCache, TrieReader
 
@@ -176,7 +177,9 @@ async def start(url: str) -> Server:
     for listener in (stored.apply, heads.apply, verdicts.apply, counter.apply):
         feed.add_cache(listener)
     await feed.start()
-    persister = Persister(database, feed, clock, writer="bench", gather=clock.soon, more_rows=verdicts.rows)
+    persister = Persister(
+        database, feed, clock, writers=Writers("bench"), gather=clock.soon, more_rows=verdicts.rows
+    )
     author = Author(SERVER, SigningKey(b"\1" * 32, KeyID("ed25519:1")), classify)
     preparation = Preparation(nids, stored)
     events = LocalEvents(preparation, heads, state, persister, author, clock)

@@ -70,6 +70,7 @@ from protocol.identifiers import ServerName
 from protocol.server_keys import OldKey
 from protocol.unread import classify
 from storage.engines import open_database
+from storage.feed_writers import Writers
 from storage.migrate import migrate
 
 _log = Logger()
@@ -193,16 +194,18 @@ async def _lay_foundation(config: Config, folder: Path, reactor: Any) -> Foundat
     url = database_url(config, data_dir)
     database = await open_database(url, reactor, pool_size=config.database.pool_size)
     await migrate(database)
-    clock, writer = Clock(reactor), writer_name()
+    clock, writers = Clock(reactor), Writers(writer_name())
     author = Author(ServerName(config.server_name), keys.signing, classify)
-    core = make_core(database, clock, author, config.caches.budget, writer)
+    core = make_core(database, clock, author, config.caches.budget, writers)
     mark = FeedMark(data_dir / "feed.mark")
     epoch = await settle_epoch(database, mark, clock.now_ms())
     await core.feed.start()
-    following = make_following(core, url, reactor, writer)
+    following = make_following(core, url, reactor, writers)
     own = _own_keys(author.server_name, keys)
     figures = CollectorRegistry()
-    return Foundation(config, folder, reactor, core, own, token_seed, mark, epoch, writer, following, figures)
+    return Foundation(
+        config, folder, reactor, core, own, token_seed, mark, epoch, writers.own, following, figures
+    )
 
 
 def _open_talk(base: Foundation) -> Talk:

@@ -23,6 +23,7 @@ from homeserver.events.sending import LocalEvents
 from homeserver.feed.following import Follower
 from homeserver.feed.tail import Feed
 from storage.database import Database, Dialect
+from storage.feed_writers import Writers
 from storage.trie_nodes import NodeCache, TrieReader
 
 if TYPE_CHECKING:
@@ -72,8 +73,8 @@ class Following:
         self.follower.stop()
 
 
-def make_core(database: Database, clock: Clock, author: Author, budget: int, writer: str) -> Core:
-    """Build the core; `budget` is the memory for all caches in bytes, `writer` names this process."""
+def make_core(database: Database, clock: Clock, author: Author, budget: int, writers: Writers) -> Core:
+    """Build the core; `budget` is the memory for all caches in bytes, `writers` names this process."""
     nids = Nids(database)
     stored = Events(database, nids, int(budget * SHARE_OF_EVENTS))
     nodes = NodeCache(int(budget * SHARE_OF_NODES))
@@ -82,21 +83,21 @@ def make_core(database: Database, clock: Clock, author: Author, budget: int, wri
     feed = Feed(database, int(budget * SHARE_OF_RING))
     feed.add_cache(stored.apply)
     feed.add_cache(heads.apply)
-    persister = Persister(database, feed, clock, writer=writer, gather=clock.soon)
+    persister = Persister(database, feed, clock, writers=writers, gather=clock.soon)
     preparation = Preparation(nids, stored)
     events = LocalEvents(preparation, heads, state, persister, author, clock)
     rooms = NewRooms(preparation, persister, author)
     return Core(database, clock, nids, stored, nodes, state, heads, feed, persister, events, rooms, author)
 
 
-def make_following(core: Core, dsn: str, reactor: Any, writer: str) -> Following | None:
+def make_following(core: Core, dsn: str, reactor: Any, writers: Writers) -> Following | None:
     """Build what follows other writers; None on SQLite, which has one process alone."""
     if core.database.dialect is not Dialect.POSTGRES:
         return None
     from storage.notifications import FeedNotifications  # its driver takes 4 MB of memory
 
     follower = Follower(core.feed, core.clock)
-    return Following(follower, FeedNotifications(dsn, reactor, writer, follower.moved))
+    return Following(follower, FeedNotifications(dsn, reactor, writers, follower.moved))
 
 
 def writer_name() -> str:

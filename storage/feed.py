@@ -18,13 +18,15 @@ from storage.database import Dialect, Row, Transaction
 from storage.plans import Often
 
 CHANNEL = "plait_feed"
-"""The NOTIFY channel on which PostgreSQL tells that the feed moved; the payload names the writer."""
+"""The NOTIFY channel on which PostgreSQL tells that the feed moved; the payload names the writer, and may go
+on with a word of `feed_writers`."""
 
 _LOCK = 0x706C616974  # any number will do, as long as all workers agree
 
 _COLUMNS = "pos, kind, flags, room_nid, user_nid, ref, root, head"
 _TAIL = "SELECT coalesce((SELECT pos FROM feed ORDER BY pos DESC LIMIT 1), 0)"
-_LOCKED_TAIL = (
+_LOCKED_TAIL = f"SELECT pg_advisory_xact_lock({_LOCK}); {_TAIL}, pg_current_xact_id()::text"
+_NOTIFYING_TAIL = (
     f"SELECT pg_advisory_xact_lock({_LOCK}), pg_notify('{CHANNEL}', ?); {_TAIL}, pg_current_xact_id()::text"
 )
 _STATUS = f"""
@@ -179,14 +181,17 @@ class Appended(NamedTuple):
     """PostgreSQL's name for the transaction, by which it can be asked what became of it."""
 
 
-def append(tx: Transaction, entries: Sequence[NewEntry], writer: str) -> Appended:
+def append(tx: Transaction, entries: Sequence[NewEntry], writer: str | None) -> Appended:
     """Write `entries` as the last statement of a transaction.
 
     On PostgreSQL this takes the feed's lock until COMMIT and notifies the other workers; `writer` names
-    this process to them.
+    this process to them, None: there are none.
     """
     on_postgres = tx.dialect is Dialect.POSTGRES
-    row = tx.one(_LOCKED_TAIL, (writer,)) if on_postgres else tx.one(_TAIL)
+    if not on_postgres:
+        row = tx.one(_TAIL)
+    else:
+        row = tx.one(_LOCKED_TAIL) if writer is None else tx.one(_NOTIFYING_TAIL, (writer,))
     assert row is not None
     first = int(row[0]) + 1
     tx.many(_APPEND, [entry.row(pos) for pos, entry in enumerate(entries, first)])

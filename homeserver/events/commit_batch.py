@@ -62,7 +62,7 @@ class Attempt:
     result: Result | None = field(default=None)
 
 
-def commit_batch(tx: Transaction, batch: Batch, writer: str, attempt: Attempt) -> Result:
+def commit_batch(tx: Transaction, batch: Batch, writer: str | None, attempt: Attempt) -> Result:
     """Write `batch`; raises what the database raises, and then nothing of it is written."""
     outcomes: list[Outcome] = list(batch.writes)
     taken = _claim(tx, batch, outcomes)

@@ -31,6 +31,7 @@ from protocol.errors import Unavailable
 from storage import feed
 from storage.database import Database, DatabaseGone, UnknownOutcome
 from storage.feed import Entry
+from storage.feed_writers import Writers
 
 log = Logger()
 
@@ -49,8 +50,8 @@ BuildOutcome = Committed | Exception
 class Tail(Protocol):
     """The feed in memory, which must have an entry before anybody is told of it."""
 
-    async def deliver(self, entries: Sequence[Entry]) -> None:
-        """Take in entries this process has committed."""
+    async def deliver(self, entries: Sequence[Entry], began: int) -> None:
+        """Take in entries this process has committed, in a transaction that began then (ms)."""
 
 
 @define(eq=False)
@@ -92,20 +93,20 @@ class Persister:
         tail: Tail,
         clock: Clock,
         *,
-        writer: str,
+        writers: Writers,
         gather: Callable[[Callable[[], None]], None] = at_once,
         more_rows: MoreRows = no_more_rows,
     ) -> None:
         """Write to `database` and tell `tail`.
 
-        `writer` names this process to others. `gather` puts the start of a batch off until the present
-        turn of the reactor is over (`Clock.soon`), so that all requests of one turn share it. `more_rows`
-        gives rows that go in with entries (unread verdicts).
+        `writers` knows the name of this process, and whether others are to be told. `gather` puts the start
+        of a batch off until the present turn of the reactor is over (`Clock.soon`), so that all requests of
+        one turn share it. `more_rows` gives rows that go in with entries (unread verdicts).
         """
         self._database = database
         self._tail = tail
         self._clock = clock
-        self._writer = writer
+        self._writers = writers
         self._gather = gather
         self._more_rows = more_rows
         self._queue: deque[_Waiting] = deque()
@@ -179,6 +180,7 @@ class Persister:
 
     async def _commit_all(self, taken: list[_Waiting]) -> list[_Answer]:
         """Commit one batch; if the database refuses it, commit it room by room."""
+        began = self._clock.now_ms()
         try:
             result = await self._commit(taken)
         except DatabaseGone as gone:
@@ -186,7 +188,7 @@ class Persister:
         except Exception as error:
             return await self._commit_apart(taken, error)
         try:
-            return await self._answers(taken, result)
+            return await self._answers(taken, result, began)
         except Exception as error:
             log.failure("A group commit failed in an unforeseen way")
             return [(waiting, error) for waiting in taken]
@@ -227,7 +229,7 @@ class Persister:
         for _ in range(COMMIT_TRIES):
             attempt = Attempt()
             try:
-                return await self._database.write(commit_batch, batch, self._writer, attempt)
+                return await self._database.write(commit_batch, batch, self._writers.told, attempt)
             except UnknownOutcome as unknown:
                 if await self._has_happened(attempt, unknown):
                     assert attempt.result is not None
@@ -246,11 +248,11 @@ class Persister:
                 await self._clock.sleep(seconds)
         raise unknown
 
-    async def _answers(self, taken: list[_Waiting], result: Result) -> list[_Answer]:
+    async def _answers(self, taken: list[_Waiting], result: Result, began: int) -> list[_Answer]:
         """Give the feed its entries; then everybody may have an answer, in this order."""
         first = 0 if result.place is None else result.place.first
         entries = [entry.at(pos) for pos, entry in enumerate(result.entries, first)]
-        if entries and (failure := await self._deliver(entries)) is not None:
+        if entries and (failure := await self._deliver(entries, began)) is not None:
             return [(waiting, failure) for waiting in taken]
         places = iter(entries)
         writes, builds = iter(result.writes), iter(result.builds)
@@ -263,11 +265,11 @@ class Persister:
                 answers.append((waiting, [_committed(outcome, places) for outcome in next(builds)]))
         return answers
 
-    async def _deliver(self, entries: Sequence[Entry]) -> DatabaseGone | None:
+    async def _deliver(self, entries: Sequence[Entry], began: int) -> DatabaseGone | None:
         """Give the feed committed entries; it may have to read what others have committed before."""
         for seconds in SETTLE_WAITS:
             try:
-                await self._tail.deliver(entries)
+                await self._tail.deliver(entries, began)
             except DatabaseGone as gone:
                 failure = gone
                 await self._clock.sleep(seconds)

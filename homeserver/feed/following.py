@@ -32,7 +32,7 @@ class Follower:
 
     def is_behind(self) -> bool:
         """Tell whether the tail may lack what others wrote some seconds ago."""
-        return self._clock.now_ms() - self._current_at > BEHIND_MS
+        return self._clock.now_ms() - max(self._current_at, self._feed.whole_at) > BEHIND_MS
 
     def start(self) -> None:
         """Begin to poll."""
@@ -44,6 +44,14 @@ class Follower:
         self._stopped = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
+
+    def _look(self) -> None:
+        """Catch up, unless an own commit has proved of late that there is nothing to catch up with."""
+        left = self._poll_seconds - (self._clock.now_ms() - self._feed.whole_at) / 1000
+        if 0 < left <= self._poll_seconds and not self._stopped:
+            self._timer = self._clock.call_later(left, self._look)
+        else:
+            self.moved()
 
     def moved(self) -> None:
         """Catch up now; a call during a reading makes another one follow it."""
@@ -67,4 +75,4 @@ class Follower:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         if not self._stopped:
-            self._timer = self._clock.call_later(self._poll_seconds, self.moved)
+            self._timer = self._clock.call_later(self._poll_seconds, self._look)

@@ -37,6 +37,8 @@ class Feed:
         self._sessions: list[Listener] = []
         self._own: dict[int, Entry] = {}
         self._reading: SingleFlight[None, None] = SingleFlight()
+        self.whole_at = 0
+        """When (ms) an own commit last proved that the tail had everything."""
 
     @property
     def position(self) -> int:
@@ -88,9 +90,13 @@ class Feed:
             return await self._database.read(feed.user_between, user_nid, after, upto, limit)
         return await self._database.read(feed.between, after, upto, limit)
 
-    async def deliver(self, entries: Sequence[Entry]) -> None:
-        """Take in entries that this process has committed, after whatever others committed before them."""
+    async def deliver(self, entries: Sequence[Entry], began: int) -> None:
+        """Take in entries that this process has committed, after whatever others committed before them.
+
+        Those that follow on the last prove that nothing was missing when their transaction began (ms).
+        """
         if entries[0].pos == self.position + 1:
+            self.whole_at = began
             self._tell(entries)
             return
         self._own.update((entry.pos, entry) for entry in entries)

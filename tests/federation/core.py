@@ -23,6 +23,7 @@ from protocol.canonical_json import JsonObject
 from protocol.events import Event, EventDraft
 from protocol.identifiers import EventID, RoomID, ServerName, UserID
 from protocol.room_versions import V11, RoomVersion
+from storage.feed_writers import Writers
 from storage.trie_nodes import NodeCache, TrieReader
 from tests.federation.helpers import World
 
@@ -49,7 +50,7 @@ class Core:
         self.admin = UserID(f"@alice:{world.name}")
         preparation = Preparation(self.nids, self.stored)
         self.persister = persister = Persister(
-            database, self.feed, world.clock, writer="test", gather=at_once
+            database, self.feed, world.clock, writers=Writers("test"), gather=at_once
         )
         self.events = LocalEvents(preparation, self.heads, self.state, persister, author, world.clock)
         self.rooms = NewRooms(preparation, persister, author)

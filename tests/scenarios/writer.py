@@ -20,6 +20,7 @@ from homeserver.feed.following import Follower
 from protocol.events import EventDraft
 from protocol.identifiers import RoomID
 from storage.engines import open_database
+from storage.feed_writers import Writers
 from storage.notifications import FeedNotifications
 from storage.transactions import TransactionKey
 from tests.homeserver.events.helpers import Worker, message, start_worker
@@ -62,9 +63,10 @@ async def run(arguments: Sequence[str]) -> None:
     """Send all and stop."""
     url, name, senders, count, busy, quiet, poisoned = arguments
     database = await open_database(url, REACTOR, pool_size=4)
-    worker = await start_worker(database, name)
+    writers = Writers(name)
+    worker = await start_worker(database, writers)
     follower = Follower(worker.feed, worker.clock)
-    notifications = FeedNotifications(url, REACTOR, name, follower.moved)
+    notifications = FeedNotifications(url, REACTOR, writers, follower.moved)
     follower.start()
     notifications.start()
     Poisoner(worker, RoomID(poisoned))

@@ -23,6 +23,7 @@ from protocol.identifiers import KeyID, RoomID, ServerName, UserID
 from protocol.room_versions import V11, RoomVersion
 from protocol.signing import SigningKey
 from storage.database import Database
+from storage.feed_writers import Writers
 from storage.trie_nodes import NodeCache, TrieReader
 from tests.storage.helpers import REACTOR
 
@@ -89,7 +90,7 @@ def membership(room_id: RoomID, user_id: UserID, value: str, sender: UserID | No
 
 async def start_worker(
     database: Database,
-    writer: str = "one",
+    writer: str | Writers = "one",
     gather: Callable[[Callable[[], None]], None] = at_once,
 ) -> Worker:
     """Wire a worker over a migrated database."""
@@ -102,7 +103,8 @@ async def start_worker(
     feed.add_cache(stored.apply)
     feed.add_cache(heads.apply)
     await feed.start()
-    persister = Persister(database, feed, clock, writer=writer, gather=gather)
+    writers = writer if isinstance(writer, Writers) else Writers(writer)
+    persister = Persister(database, feed, clock, writers=writers, gather=gather)
     author = Author(SERVER, SigningKey(b"\1" * 32, KeyID("ed25519:1")))
     preparation = Preparation(nids, stored)
     return Worker(

@@ -16,6 +16,7 @@ from protocol.identifiers import EventID
 from storage import feed, heads, transactions
 from storage.database import Database, DatabaseGone, IntegrityError, Transaction, UnknownOutcome
 from storage.feed import HeadMark, Kind, NewEntry
+from storage.feed_writers import Writers
 from storage.heads import HeadUpdate
 from storage.migrate import migrate
 from storage.rows import Rows, Statement
@@ -102,7 +103,7 @@ class PersisterTests:
         await self.feed.start()
         self.started: list[Callable[[], None]] = []
         self.persister = Persister(
-            self.failing, self.feed, Clock(REACTOR), writer="one", gather=self.started.append
+            self.failing, self.feed, Clock(REACTOR), writers=Writers("one"), gather=self.started.append
         )
 
     async def commit(self, writes: Sequence[Write]) -> list[Committed | Exception]:

@@ -16,6 +16,7 @@ class SlowFeed:
     def __init__(self) -> None:
         """Start with nothing asked."""
         self.asked: list[Deferred[None]] = []
+        self.whole_at = 0
 
     async def catch_up(self) -> None:
         """Wait for the answer."""
@@ -42,3 +43,22 @@ class FollowerTests(SynchronousTestCase):
         feed.asked.pop().callback(None)
         self.assertFalse(follower.is_behind())
         follower.stop()
+
+    def test_own_commits_spare_looking(self) -> None:
+        """While own commits follow on what is known nothing is asked; a second after the last it is."""
+        timers, feed = TaskClock(), SlowFeed()
+        clock = Clock(timers)
+        follower = Follower(feed, clock)  # type: ignore[arg-type]
+        follower.start()
+        feed.asked.pop().callback(None)
+        for _ in range(8):
+            timers.advance(POLL_SECONDS / 2)
+            feed.whole_at = clock.now_ms()
+        self.assertEqual((feed.asked, follower.is_behind()), ([], False))
+        timers.advance(POLL_SECONDS - 0.01)
+        self.assertEqual(feed.asked, [])
+        timers.advance(0.02)
+        self.assertEqual(len(feed.asked), 1)
+        follower.stop()
+        timers.advance(10)
+        self.assertEqual(len(feed.asked), 1)

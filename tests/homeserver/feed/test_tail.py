@@ -11,6 +11,8 @@ from storage.feed import Entry, HeadMark, Kind, NewEntry
 from storage.migrate import migrate
 from tests.storage.helpers import PostgresCase, SqliteCase
 
+BEGAN = 1_700_000_000_000
+
 
 class TailTests:
     """What must hold on every engine."""
@@ -43,16 +45,16 @@ class TailTests:
     async def test_own_entries_are_told_at_once(self) -> None:
         """Entries that follow on the last are told without a look at the database."""
         tail = await self.begin()
-        await tail.deliver(await self.write(10, 11))
-        self.assertEqual(self.told, [1, 2])
+        await tail.deliver(await self.write(10, 11), BEGAN)
+        self.assertEqual((self.told, tail.whole_at), ([1, 2], BEGAN))
 
     async def test_a_hole_is_filled_first(self) -> None:
         """What others committed before an own entry is told before it; the own one keeps its payload."""
         tail = await self.begin()
         await self.write(10, 11)
         own = await self.write(12)
-        await tail.deliver(own)
-        self.assertEqual(self.told, [1, 2, 3])
+        await tail.deliver(own, BEGAN)
+        self.assertEqual((self.told, tail.whole_at), ([1, 2, 3], 0))
         since = tail.since(0)
         assert since is not None
         self.assertEqual([entry.payload for entry in since], [None, None, "own"])
@@ -60,7 +62,7 @@ class TailTests:
     async def test_ring_and_table_agree(self) -> None:
         """An entry read back is the entry that was written, but for its payload."""
         tail = await self.begin()
-        await tail.deliver(await self.write(10, 11))
+        await tail.deliver(await self.write(10, 11), BEGAN)
         read = await tail.load(0, 2)
         kept = tail.since(0)
         assert kept is not None
@@ -99,7 +101,7 @@ class TailTests:
             raise ValueError("no")
 
         tail.add_cache(fail)
-        await tail.deliver(await self.write(10))
+        await tail.deliver(await self.write(10), BEGAN)
         self.assertEqual(self.told, [1])
         self.flushLoggedErrors(ValueError)
 

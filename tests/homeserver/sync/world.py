@@ -180,7 +180,7 @@ class World:
 
         first = await self.database.write(write)
         made = [entry.at(pos) for pos, entry in enumerate(entries, first)]
-        await self.feed.deliver(made)
+        await self.feed.deliver(made, 0)
         return made
 
     async def room(self, creator: str, *, visibility: str = "shared", version: str = "11") -> Room:
