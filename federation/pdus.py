@@ -21,6 +21,7 @@ from protocol.checks import Pdu, keys_named, parse_pdu, verify_pdu
 from protocol.errors import MatrixError
 from protocol.events import Event, clamp
 from protocol.identifiers import EventID, KeyID, RoomID, ServerName, parse_user_id, server_of
+from protocol.limits import MAX_SIGNATURES
 from protocol.room_versions import RoomVersion
 from protocol.signing import ALGORITHM, VerifyKey
 
@@ -30,9 +31,6 @@ NOTED_AT_ONCE = 1_000
 """Events whose senders' keys are noted in one go on a thread: that is quick, and the trip is not."""
 INLINE = 4
 """Up to so many events are verified at once, where a thread would cost more than it frees."""
-MAX_KEYS_TRIED = 8
-"""Keys of one event that are fetched; more signatures than that are not looked at."""
-
 Keys = Mapping[tuple[ServerName, KeyID], VerifyKey]
 
 log = Logger()
@@ -124,7 +122,7 @@ def _note_keys(raw: Sequence[object], latest: dict[tuple[ServerName, KeyID], int
             server = server_of(parse_user_id(signed.sender))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, MatrixError, ValueError):
             continue
-        for key_id in [*signed.signatures.get(server, ())][:MAX_KEYS_TRIED]:
+        for key_id in [*signed.signatures.get(server, ())][:MAX_SIGNATURES]:
             if key_id.startswith(f"{ALGORITHM}:"):
                 key = (server, KeyID(key_id))
                 latest[key] = max(latest.get(key, 0), clamp(signed.origin_server_ts))
@@ -137,7 +135,7 @@ def _needs(pdu: Pdu) -> list[KeyNeed]:
     """
     event = pdu.event
     at = event.origin_server_ts if event.version.enforce_key_validity else None
-    return [KeyNeed(server, key_id, at) for server, key_id in sorted(keys_named(pdu))[:MAX_KEYS_TRIED]]
+    return [KeyNeed(server, key_id, at) for server, key_id in sorted(keys_named(pdu))]
 
 
 def _verify(pdus: Sequence[Pdu], keys: Sequence[Keys]) -> list[Event]:

@@ -29,7 +29,7 @@ from protocol.signing import (
     SIGNATURE_BYTES,
     InvalidSignature,
     VerifyKey,
-    decode_base64,
+    decode_base64_lax,
     encode_base64,
 )
 
@@ -184,7 +184,7 @@ def _check_server(pdu: Pdu, server: ServerName, keys: Mapping[tuple[ServerName, 
         if key is None or key_id == POLICY_KEY_ID:
             continue
         try:
-            signature = decode_base64(text)
+            signature = decode_base64_lax(text)
         except MatrixError:
             raise InvalidSignature(f"The signature of {server} is not base64") from None
         if len(signature) != SIGNATURE_BYTES:
@@ -197,5 +197,6 @@ def _check_server(pdu: Pdu, server: ServerName, keys: Mapping[tuple[ServerName, 
 
 def _hash_fits(pdu: Pdu) -> bool:
     """Tell whether the content hash is that of the event as it came."""
-    stated: str = pdu.json["hashes"]["sha256"]  # base64 of one spelling, but for its padding
-    return stated.rstrip("=") == encode_base64(content_hash(pdu.json, pdu.event.version))
+    stated: str = pdu.json["hashes"]["sha256"]
+    digest = content_hash(pdu.json, pdu.event.version)
+    return stated == encode_base64(digest) or decode_base64_lax(stated) == digest

@@ -57,6 +57,24 @@ def decode_base64(text: object) -> bytes:
     return data
 
 
+def decode_base64_lax(text: object) -> bytes:
+    """Read base64 on events as other servers do: either alphabet, any padding, odd characters passed over.
+
+    Who reads events more strictly than the rest of a room loses the room to anyone who writes one oddly.
+    Raises BadJson for what nobody can read.
+    """
+    if not isinstance(text, str):
+        raise BadJson("Base64 must be a string")
+    try:
+        raw = text.encode("ascii").translate(_TO_STANDARD)
+        return binascii.a2b_base64(raw + b"=" * (-len(raw) % 4))
+    except (binascii.Error, ValueError):
+        raise BadJson("Not valid base64") from None
+
+
+_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
+
+
 class VerifyKey:
     """The public half of an Ed25519 key."""
 

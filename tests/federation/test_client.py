@@ -195,6 +195,14 @@ class OneDoorTests(ClientCase):
         self.assertEqual(len(self._get(self.checker.check_many(pdus + pdus, V11))), 250)
         self.assertEqual(len(self.there.asked), 1)
 
+    def test_invented_keys_hide_no_good_one(self) -> None:
+        """Whatever other keys an event names, its server is asked once and the event passes."""
+        pdu = event_of(self.there.key).pdu
+        invented = {f"ed25519:0{number}": "AAAA" for number in range(50)}
+        pdu["signatures"] = {THERE: {**invented, **pdu["signatures"][THERE]}}
+        self.assertEqual(len(self._get(self.checker.check_many([pdu], V11))), 1)
+        self.assertEqual(len(self.there.asked), 1)
+
     def test_thousands_of_signatures_are_no_work(self) -> None:
         """An event with more signatures than anybody needs is dropped unread (security: K9)."""
         pdu = event_of(self.there.key).pdu

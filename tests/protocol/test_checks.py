@@ -40,7 +40,18 @@ BETA = ServerName("beta.example")
 def signed(pdu: JsonObject, version: RoomVersion) -> JsonObject:
     """Hash and sign a PDU as its sender would, whatever nonsense it holds."""
     pdu = {**pdu, "hashes": {"sha256": encode_base64(content_hash(pdu, version))}, "signatures": {}}
+    return resigned(pdu, version)
+
+
+def resigned(pdu: JsonObject, version: RoomVersion) -> JsonObject:
+    """Sign a PDU as its sender would, whatever its hash."""
     return add_signature(pdu, SERVER, KEY.key_id, KEY.sign(essential_bytes(pdu, version)))
+
+
+def _spellings(text: str) -> list[str]:
+    """Give other ways to write the same bytes."""
+    odd_end = text[:-1] + chr(ord(text[-1]) + 1)
+    return [text + "==", text + "====", text.replace("+", "-").replace("/", "_"), odd_end]
 
 
 class FormatTests(SynchronousTestCase):
@@ -73,8 +84,10 @@ class FormatTests(SynchronousTestCase):
 
     def test_integers(self) -> None:
         """Times and depths are integers in range and nothing like one (security: F1)."""
-        strange = [2**53, -(2**53), 2**63, 10**400, 1e400, 1.0, -0.0, "1", True, None, [1], {"a": 1}, -1]
+        strange = [2**53, -(2**53), 2**63, 10**400, 1e400, 1.0, -0.0, "1", True, None, [1], {"a": 1}]
         for version in (V6, V10, V11, V12):
+            self.refuse(version, depth=-1)
+            parse_pdu({**build(version).pdu, "origin_server_ts": -MAX_DEPTH}, version)
             for name in ("depth", "origin_server_ts"):
                 for value in strange:
                     self.refuse(version, **{name: value})
@@ -125,7 +138,7 @@ class FormatTests(SynchronousTestCase):
                     [[]],
                 ):
                     self.refuse(version, **{name: value})
-            for value in ({}, {"sha256": 5}, {"sha256": "AAAA"}, {"sha256": "!" * 43}, {"md5": "x"}):
+            for value in ({}, {"sha256": 5}, {"sha256": "AAAAA"}, {"sha256": "é"}, {"md5": "x"}):
                 self.refuse(version, hashes=value)
             for value in ("alice", "@alice", "@a:b:c", "@\0:a.org", ""):
                 self.refuse(version, sender=value)
@@ -364,6 +377,21 @@ class VerifyTests(SynchronousTestCase):
                 pdu = parse_pdu({**event.pdu, "signatures": signatures}, version)
                 with self.assertRaises(InvalidSignature, msg=repr(signatures)):
                     verify_pdu(pdu, KEYS)
+
+    def test_base64_is_read_as_others_read_it(self) -> None:
+        """Who read it more strictly would lose the room to whoever writes it oddly."""
+        pdu = build(V11, content={"n": 6}).pdu
+        self.assertTrue({"+", "/"} & set(pdu["hashes"]["sha256"]))  # in which the alphabets differ
+        signature = pdu["signatures"][SERVER][KEY.key_id]
+        for spelling in _spellings(signature):
+            odd = {**pdu, "signatures": {SERVER: {KEY.key_id: spelling}}}
+            self.assertFalse(verify_pdu(parse_pdu(odd, V11), KEYS).hash_mismatch, spelling)
+        for spelling in _spellings(pdu["hashes"]["sha256"]):
+            odd = resigned({**pdu, "hashes": {"sha256": spelling}}, V11)
+            self.assertFalse(verify_pdu(parse_pdu(odd, V11), KEYS).hash_mismatch, spelling)
+        for wrong in ("", "AAAA", "!" * 43, "A" * 43):
+            odd = resigned({**pdu, "hashes": {"sha256": wrong}}, V11)
+            self.assertTrue(verify_pdu(parse_pdu(odd, V11), KEYS).hash_mismatch, wrong)
 
     def test_essential_fields_cannot_be_altered(self) -> None:
         """A change of anything that survives redaction breaks the signature."""
