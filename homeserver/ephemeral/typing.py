@@ -5,7 +5,7 @@ Source: client-server-api/modules/typing_notifications.md; server-server-api.md,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from attrs import Factory, define
@@ -13,9 +13,11 @@ from attrs import Factory, define
 from homeserver.clock import Clock
 from homeserver.ephemeral.ring import EphemeralRing
 from homeserver.events.heads import Heads, RoomHead
+from homeserver.events.stored import StoredEvent
 from protocol.canonical_json import JsonObject
 from protocol.errors import Forbidden
 from protocol.identifiers import RoomID, ServerName, UserID, server_of
+from storage.feed import Entry, Flag
 
 MAX_TYPING_MS = 120_000
 REMOTE_TYPING_MS = 60_000
@@ -90,6 +92,17 @@ class TypingUsers:
             self._arm()
         else:
             self._rooms.discard(room_nid)
+
+    def apply(self, entries: Sequence[Entry]) -> None:
+        """Follow the feed: whoever is not in a room any more does not type in it."""
+        for entry in entries:
+            if entry.room_nid not in self._rooms or not entry.flags & Flag.MEMBERSHIP:
+                continue
+            stored = entry.payload
+            if isinstance(stored, StoredEvent) and stored.event.membership != "join":
+                user_id = UserID(stored.event.state_key or "")
+                if entry.room_nid is not None and user_id in self.ring.typing_in(entry.room_nid):
+                    self._set(entry.room_nid, user_id, None)
 
     def _arm(self) -> None:
         if not self._armed:

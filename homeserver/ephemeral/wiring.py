@@ -64,6 +64,7 @@ def make_passing(core: Core, outside: Outside, *, presence: bool, delivery_membe
     incarnation = "".join(secrets.choice(_RING_LETTERS) for _ in range(12))
     ring = EphemeralRing(incarnation, clock.now_ms, sharing)
     typing = TypingUsers(name, clock, core.heads, ring, send_edu)
+    core.feed.add_cache(typing.apply)
     receipts = ReadReceipts(name, core.database, core.persister, core.heads, core.stored, nids, send_edu)
     presences = Presences(name, presence, clock, ring, sharing, send_edu)
     to_device = ToDeviceMessages(name, core.database, core.persister, nids, devices)

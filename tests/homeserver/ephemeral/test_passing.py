@@ -59,6 +59,21 @@ class TypingTest(PassingCase):
         self.assertFalse(self.place.world.edus[-1][2]["typing"])
         self.assertEqual(self.place.time.getDelayedCalls(), [])
 
+    async def test_gone(self) -> None:
+        """Who leaves the room, or is banned, types in it no more, whoever it is."""
+        events, room_id, typing = self.place.core.events, self.place.room_id, self.place.passing.typing
+        await typing.set_local(ALICE, self.place.room_nid, 30_000)
+        await typing.set_local(BOB, self.place.room_nid, 30_000)
+        await self.place.take("m.typing", {"room_id": room_id, "user_id": ZOE, "typing": True})
+        await events.send(membership(room_id, BOB, "leave"), now=NOW)
+        self.assertEqual(self._typing(), {ALICE, ZOE})
+        await events.send(membership(room_id, ZOE, "ban", ALICE), now=NOW)
+        self.assertEqual(self._typing(), {ALICE})
+        position = self.ring.position
+        await events.send(membership(room_id, CAROL, "invite", ALICE), now=NOW)
+        self.assertEqual((self._typing(), self.ring.position), ({ALICE}, position))
+        await typing.set_local(ALICE, self.place.room_nid, None)
+
     async def test_goes_on(self) -> None:
         """Other servers are told now and then that a user goes on typing, so that they do not forget it."""
         typing, room_nid = self.place.passing.typing, self.place.room_nid
