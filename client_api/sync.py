@@ -5,19 +5,21 @@ Source: client-server-api/sync.yaml.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Protocol
 
 from attrs import frozen
 
 from client_api.history_calls import session_of
 from client_api.paths import v3
+from homeserver.accounts.requester import Requester
 from homeserver.http.calls import Call, Json, Query, Reply
 from homeserver.http.routing import Auth, RateClass, Route
 from homeserver.sync.filters import DEFAULT_FILTER, Filter, Filters
 from homeserver.sync.long_poll import MAX_TIMEOUT_MS, LongPoll
 from homeserver.sync.session import DEFAULT_OPTIONS, Options
 from homeserver.sync.tokens import parse_sync_token
-from protocol.errors import NotFound
+from protocol.errors import NotFound, UnknownToken, UserLocked
 from protocol.identifiers import UserID
 
 PRESENCES = ("online", "offline", "unavailable")
@@ -38,6 +40,14 @@ class Heard(Protocol):
         """Note a sign of life."""
 
 
+class Tokens(Protocol):
+    """Knows access tokens."""
+
+    async def requester(self, token: str, *, ip: str, user_agent: str, now: int) -> Requester:
+        """Give whose token this is; raises UnknownToken."""
+        ...
+
+
 @frozen(eq=False)
 class Sync:
     """Tells clients what changed."""
@@ -46,6 +56,7 @@ class Sync:
     filters: Filters
     stored: StoredFilters
     presences: Heard
+    tokens: Tokens
 
     async def sync(self, call: Call[None]) -> Reply:
         """GET …/sync."""
@@ -57,8 +68,24 @@ class Sync:
         timeout = query.integer("timeout", 0, most=MAX_TIMEOUT_MS)
         if presence != "offline":
             self.presences.heard(call.requester.user_id, call.requester.device_id, presence)
-        delta = await self.polls.sync(session_of(call), token, options, timeout)
+        delta = await self.polls.sync(session_of(call), token, options, timeout, partial(self._stands, call))
         return Json(delta.to_json())
+
+    async def _stands(self, call: Call[None], now: int) -> None:
+        """See that whoever waits may still be told; raises UnknownToken or UserLocked.
+
+        A token that has expired or was replaced meanwhile was good when the wait began, which will do.
+        """
+        try:
+            requester = await self.tokens.requester(
+                call.access_token, ip=call.ip, user_agent=call.user_agent, now=now
+            )
+        except UnknownToken as error:
+            if not error.extra.get("soft_logout"):
+                raise
+        else:
+            if requester.locked:
+                raise UserLocked()
 
     async def _options(self, call: Call[None]) -> Options:
         """Read what the client asks for beside the position."""

@@ -113,7 +113,7 @@ def _room_families(parts: ClientParts) -> Iterator[Family]:
 
 def _sync_families(parts: ClientParts) -> Iterator[Family]:
     passing, accounts, core = parts.passing, parts.accounts, parts.core
-    yield Sync(parts.polls, Filters(), accounts.filters, passing.presences)
+    yield Sync(parts.polls, Filters(), accounts.filters, passing.presences, accounts.sessions)
     yield Receipts(passing.receipts, FullyReadMarkers(accounts.keepsakes.data, core.nids, core.heads))
     yield TypingNotifications(passing.typing, core.nids)
     yield Presence(passing.presences, passing.ring, passing.sharing)

@@ -8,7 +8,7 @@ Source: client-server-api/_index.md, "Syncing".
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
 
 from twisted.internet.defer import Deferred, DeferredSemaphore
 
@@ -68,9 +68,17 @@ class LongPoll:
         self._turns = DeferredSemaphore(FIRST_SYNCS)
 
     async def sync(
-        self, session: Session, since: SyncToken | None, options: Options, timeout_ms: int
+        self,
+        session: Session,
+        since: SyncToken | None,
+        options: Options,
+        timeout_ms: int,
+        stands: Callable[[int], Awaitable[None]] | None = None,
     ) -> Delta:
-        """Give what changed; without news, wait for it up to `timeout_ms` and else give an empty answer."""
+        """Give what changed; without news, wait for it up to `timeout_ms` and else give an empty answer.
+
+        After a wait `stands` is given the time, and raises if whoever asks may be told no more.
+        """
         if since is None or options.full_state:
             key = (session, since, options.filter, options.state_after, options.full_state)
             return await self._first.run(key, lambda: self._in_turn(session, since, options))
@@ -86,6 +94,8 @@ class LongPoll:
                     return delta
                 at = delta.next_batch
                 await wait.at_most(deadline - self._clock.now_ms())
+                if stands is not None:
+                    await stands(self._clock.now_ms())
         finally:
             subscription.cancel()
 

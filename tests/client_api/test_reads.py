@@ -25,8 +25,19 @@ from homeserver.sync.filters import Filters
 from homeserver.sync.long_poll import LongPoll
 from homeserver.sync.waiting import Waiters
 from homeserver.sync.wiring import Core
-from protocol.errors import BadJson, Forbidden, InvalidParam, MatrixError, MissingParam, NotFound
+from protocol.errors import (
+    BadJson,
+    Forbidden,
+    InvalidParam,
+    MatrixError,
+    MissingParam,
+    NotFound,
+    UnknownToken,
+    UserLocked,
+)
+from protocol.identifiers import DeviceID, UserID
 from storage.engines import open_database
+from storage.feed import Kind, NewEntry
 from tests.homeserver.sync.world import World
 from tests.storage.helpers import REACTOR
 
@@ -43,6 +54,21 @@ class Heard:
     def heard(self, user_id: str, device: str, presence: str = "online") -> None:
         """Note one."""
         self.seen.append((user_id, presence))
+
+
+class Tokens:
+    """Takes every token, until told otherwise."""
+
+    def __init__(self) -> None:
+        """Start by refusing none."""
+        self.refusal: MatrixError | None = None
+        self.locked = False
+
+    async def requester(self, token: str, *, ip: str, user_agent: str, now: int) -> Requester:
+        """Give somebody, or refuse the token."""
+        if self.refusal is not None:
+            raise self.refusal
+        return Requester(UserID(ALICE), 1, DeviceID("DEV"), 1, locked=self.locked)
 
 
 class StoredFilters:
@@ -68,8 +94,8 @@ class ReadsCase(TestCase):
         waiters = Waiters(world.database, world.readers.rooms, clock)
         world.feed.add_session_listener(waiters.apply)
         history = make_history(core, world.readers, supply)
-        self.heard = Heard()
-        sync = Sync(LongPoll(feed, waiters, clock), Filters(), StoredFilters(), self.heard)
+        self.heard, self.tokens = Heard(), Tokens()
+        sync = Sync(LongPoll(feed, waiters, clock), Filters(), StoredFilters(), self.heard, self.tokens)
         families = (sync, HistoryReads(history), RelationReads(history), RoomStateReads(history))
         self.table = RouteTable(route for family in families for route in family.routes())
         self.room = await world.room(ALICE)
@@ -81,7 +107,7 @@ class ReadsCase(TestCase):
         session = await self.world.session(user)
         call: Any = Call(
             "GET", b"", match.params, Query(tail.encode()), None, self.world.now, "",
-            Requester(session.user_id, session.user_nid, session.device_id, 1),
+            Requester(session.user_id, session.user_nid, session.device_id, 1), token="t",
         )  # fmt: skip
         reply = await match.route.handler(call)
         return json.loads(reply.body) if isinstance(reply, Json) else reply
@@ -118,6 +144,29 @@ class SyncTests(ReadsCase):
         answer = await waiting
         events = answer["rooms"]["join"][self.room.room_id]["timeline"]["events"]
         self.assertEqual([e["event_id"] for e in events], [said.event.event_id])
+
+    async def test_a_wait_ends_with_its_session(self) -> None:
+        """Whoever is logged out or locked meanwhile is told that alone; who has a newer token may wait on."""
+        for refusal, locked, refused in (
+            (UnknownToken("over", soft_logout=False), False, UnknownToken),
+            (None, True, UserLocked),
+            (UnknownToken("replaced", soft_logout=True), False, None),
+        ):
+            answer = await self.get("/v3/sync")
+            waiting = Deferred.fromCoroutine(self.get("/v3/sync", since=answer["next_batch"], timeout=30000))
+            await self.settle()
+            self.tokens.refusal, self.tokens.locked = refusal, locked
+            alice = (await self.world.session(ALICE)).user_nid
+            await self.world.commit([NewEntry(Kind.SESSION, user_nid=alice)])
+            await self.settle()
+            if refused is None:
+                self.assertFalse(waiting.called)
+                await self.room.say(ALICE, "news")
+                self.assertIn("rooms", await waiting)
+            else:
+                with self.assertRaises(refused):
+                    await waiting
+            self.tokens.refusal, self.tokens.locked = None, False
 
     async def test_an_empty_wait_ends_at_its_timeout(self) -> None:
         """With a timeout of zero, or past it, the answer is empty and has a token."""
