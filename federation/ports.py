@@ -71,6 +71,10 @@ class ReceivedEvents(Protocol):
         """Judge and place an event, fetching what it needs; `Course.OWN`: we pass it on to the room."""
         ...
 
+    async def bridge(self, room_nid: int, event: Event, *, origin: ServerName) -> None:
+        """Place an event whose past nobody gives, as history on a state that a server claims."""
+        ...
+
 
 class RoomImports(Protocol):
     """Takes over rooms that local users have joined (`homeserver.events.importing.RoomImport`)."""

@@ -33,6 +33,10 @@ MAX_ROOMS = 8
 STAGED_BOUNDS = Bounds(origin=16 * 1024 * 1024, room=4 * 1024 * 1024)
 BATCH = 50
 RETRY_SECONDS = 60.0
+BRIDGE_AFTER = 600_000
+"""Milliseconds after which an event is taken as history, if a server says what the state before it was.
+
+What is never to be had, such as a parent that this server refuses, would keep out all that follows."""
 GIVE_UP_AFTER = 3_600_000
 """Milliseconds after which an event whose past cannot be had is given up."""
 
@@ -154,7 +158,7 @@ class StagedPdus:
                 break
             for row in rows:
                 await self._keep(room_nid)
-                if await self._is_done(row):
+                if await self._is_done(row, first=not left):
                     await self.database.write(staging.drop, room_nid, self.holder, row.event_id)
                 else:
                     left = True
@@ -163,11 +167,16 @@ class StagedPdus:
             self._until.pop(room_nid, None)
         return left
 
-    async def _is_done(self, row: Staged) -> bool:
-        """Place an event; tell whether it need not be tried again."""
+    async def _is_done(self, row: Staged, *, first: bool) -> bool:
+        """Place an event; tell whether it need not be tried again. Only the first that waits is bridged."""
+        age = self.clock.now_ms() - row.ts
         try:
             event = await self._event(row)
-            outcome = await self.received.receive(row.room_nid, event, origin=ServerName(row.origin))
+            origin = ServerName(row.origin)
+            outcome = await self.received.receive(row.room_nid, event, origin=origin)
+            if outcome.status is None and outcome.missing and first and age > BRIDGE_AFTER:
+                await self.received.bridge(row.room_nid, event, origin=origin)
+                outcome = await self.received.receive(row.room_nid, event, origin=origin)
         except NotFound:
             return True
         except (MatrixError, DatabaseGone):
@@ -177,7 +186,7 @@ class StagedPdus:
         else:
             if outcome.status is not None or not outcome.missing:
                 return True
-        return self.clock.now_ms() - row.ts > GIVE_UP_AFTER
+        return age > GIVE_UP_AFTER
 
     async def _event(self, row: Staged) -> Event:
         """Read a staged event back; its signatures were checked when it came."""

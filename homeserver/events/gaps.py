@@ -139,6 +139,22 @@ class Gaps:
                 break
         return outcome
 
+    async def bridge(self, room_nid: int, event: Event, *, origin: ServerName) -> None:
+        """Place an event whose parents nobody gives, on the state that a server says was before it.
+
+        It is history then: nobody is told of it, but what follows it can be judged. Nothing is done if no
+        server helps.
+        """
+        room = await self.nids.room_of(room_nid)
+        head = await self.heads.get(room_nid)
+        for server in self._servers(event, origin, head.servers):
+            try:
+                await self._claim(room, event, server)
+            except MatrixError as error:
+                log.info("{event} cannot be bridged: {error}", event=event.event_id, error=error.error)
+            else:
+                return
+
     def _servers(
         self, event: Event, origin: ServerName, present: Collection[ServerName]
     ) -> Sequence[ServerName]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import define
 from twisted.internet.task import Clock as TimersClock
 
-from federation.inbound.staged import RETRY_SECONDS, StagedPdus
+from federation.inbound.staged import BRIDGE_AFTER, RETRY_SECONDS, StagedPdus
 from homeserver.clock import Clock
 from homeserver.events.gaps import Gaps
 from homeserver.events.nids import Room
@@ -22,6 +22,7 @@ from tests.homeserver.events.helpers import NOW
 from tests.homeserver.events.received_helpers import (
     OTHER,
     Peer,
+    entries_of,
     stored_of,
     tip,
 )
@@ -42,6 +43,9 @@ class Faulty:
         if event == self.bad:
             raise RuntimeError("a fault")
         return await self.received.receive(room_nid, event, origin=origin, course=course)
+
+    async def bridge(self, room_nid: int, event: Event, *, origin: ServerName) -> None:
+        """Bridge nothing."""
 
 
 def clock_at(ms: int) -> TimersClock:
@@ -87,6 +91,28 @@ class StagedTests(InboundCase):
         await self.process(here, "two", clock_at(NOW)).resume()
         await self.all_placed()
         self.assertEqual(await tip(here.worker, room.nid), [event])
+
+    async def test_a_parent_that_is_never_to_be_had_does_not_keep_out_what_follows(self) -> None:
+        """After a while its child is history on the state a server claims, and the room goes on after it."""
+        peer = Peer()
+        here, room, remote = await self.begin(peer)
+        here.staged.stop()
+        (join,) = await tip(here.worker, room.nid)
+        lost = self.said(remote, room, "refused here", [join])
+        child = self.said(remote, room, "its child", [lost])
+        after = self.said(remote, room, "after that", [child])
+        await here.send([child.pdu, after.pdu])
+        peer.states = {each.event_id: list(remote.state.values()) for each in (child, after)}
+        early = self.process(here, "one", clock_at(NOW + BRIDGE_AFTER))
+        self.assertTrue(await early._place_all(room.nid))
+        self.assertEqual(await tip(here.worker, room.nid), [join])
+        late = self.process(here, "one", clock_at(NOW + BRIDGE_AFTER + 1))
+        self.assertEqual(await late._place_all(room.nid), False)
+        self.assertIn(after, await tip(here.worker, room.nid))
+        history = await stored_of(here.worker, room.nid, child)
+        self.assertEqual(history.status, Status.ACCEPTED)
+        told = [entry.ref for entry in await entries_of(here.worker, room.nid)]
+        self.assertNotIn(history.nid, told)
 
     async def test_another_process_takes_over(self) -> None:
         """What a process that died has left is another's when the lease ends, and not before."""
