@@ -69,6 +69,8 @@ class Handshakes:
         request = ServerRequest(server, "PUT", uri, join.raw, LARGE, SEND_JOIN_SECONDS, insist=True)
         body = await self.requests.signed_bytes(request)
         answer = LargeAnswer.of(server, body, self.requests.clock)
+        if answer.read("members_omitted") is True:
+            raise BadAnswer(server, "a room without its members, which were asked for")
         signed = await self._signed_join(server, answer.read("event"), join)
         state, chain = await answer.listed("state"), await answer.listed("auth_chain")
         known = frozenset(state)

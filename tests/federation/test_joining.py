@@ -229,7 +229,7 @@ class JoinTests(RemoteCase):
         self.assertEqual((set(sent["signatures"]), sent["origin_server_ts"]), ({HERE}, self.world.now))
 
     def test_the_room_given_must_be_the_room_joined(self) -> None:
-        """No create event, another version, a room that does not let us in: not taken over (security: D7)."""
+        """No create event, another version, members left out, a room that shuts us out (security: D7)."""
         room, private = Their(self.world, self.there), Their(self.world, self.there)
         good = [event.pdu for event in room.events]
         private.events[3:] = []
@@ -244,7 +244,13 @@ class JoinTests(RemoteCase):
             room.serve(answer={"state": state, "auth_chain": state})
             with self.assertRaises(BadAnswer):
                 self._join(room.room_id)
-        for answer in ({}, {"state": good}, {"state": 5, "auth_chain": []}, {"state": {}, "auth_chain": {}}):
+        for answer in (
+            {},
+            {"state": good},
+            {"state": 5, "auth_chain": []},
+            {"state": {}, "auth_chain": {}},
+            {"state": good, "auth_chain": good, "members_omitted": True},
+        ):
             room.serve(answer=answer)
             with self.assertRaises(BadAnswer):
                 self._join(room.room_id)
