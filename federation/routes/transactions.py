@@ -13,10 +13,10 @@ from federation.inbound.transactions import InboundTransactions, Transaction
 from homeserver.http.calls import Call, Json
 from homeserver.http.routing import Auth, RateClass, Route
 from protocol.errors import InvalidParam
-from protocol.limits import MAX_EVENT_BYTES, MAX_ID_BYTES, MAX_PDUS
+from protocol.limits import MAX_EDUS, MAX_EVENT_BYTES, MAX_ID_BYTES, MAX_PDUS
 
-MAX_BODY = 2 * MAX_PDUS * MAX_EVENT_BYTES
-"""Bytes of a transaction: PDUs at their largest, and as much again for all else."""
+MAX_BODY = (MAX_PDUS + MAX_EDUS + 1) * MAX_EVENT_BYTES
+"""Bytes of a transaction: PDUs and EDUs at their largest, or who sends as many would be stuck with them."""
 
 
 @frozen(eq=False)

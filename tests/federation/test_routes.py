@@ -9,9 +9,11 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from federation.notary import Criteria
+from federation.outbound.transaction import transaction_body
 from federation.routes.invites import InviteRoutes
 from federation.routes.queries import QueryRoutes
 from federation.routes.server_keys import ServerKeys
+from federation.routes.transactions import TransactionRoutes
 from federation.routes.user_keys import UserKeyRoutes
 from homeserver.http.calls import Call, Query
 from homeserver.http.routing import Auth, RouteTable
@@ -237,3 +239,10 @@ class TableTests(RouteCase):
         for route in routes:
             is_open = all(path.startswith("/_matrix/key/") for path in route.paths)
             self.assertEqual(route.auth, Auth.NONE if is_open else Auth.SERVER, route.paths)
+
+    def test_the_fullest_transaction_is_not_too_large(self) -> None:
+        """50 events and 100 EDUs of 64 KiB each are taken: whoever sends them sends them until they are."""
+        nobody: Any = None
+        (route,) = TransactionRoutes(nobody).routes()
+        body = transaction_body(HERE, 10**15, [b"x" * 65_536] * 50, [b"x" * 65_536] * 100)
+        self.assertLess(len(body), route.max_body or 0)
