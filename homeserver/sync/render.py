@@ -119,7 +119,7 @@ def render_stored(stored: StoredEvent) -> ClientEvent:
     if stored.redacted_by is not None:
         raw = _redacted(raw, event.version)
     pdu = _decode_pdu(raw)
-    body, content_end = _body(pdu, event.event_id)
+    body, content_end = _body(pdu, event.type, event.event_id)
     relation = NO_RELATION if stored.redacted_by is not None else relation_of(event.content)
     return ClientEvent(
         stored.room_nid,
@@ -137,7 +137,7 @@ def render_stored(stored: StoredEvent) -> ClientEvent:
         stored.thread,
         body,
         content_end,
-        _membership(pdu),
+        _membership(pdu, event.type),
     )
 
 
@@ -148,12 +148,13 @@ def render_row(row: ClientEventRow, version: RoomVersion | None) -> ClientEvent:
         assert version is not None
         raw, rel_type, relates_to = _redacted(raw, version), None, None
     pdu = _decode_pdu(raw)
-    body, content_end = _body(pdu, event_id)
+    kind = _text(bytes(pdu.type))
+    body, content_end = _body(pdu, kind, event_id)
     return ClientEvent(
         room_nid,
         nid,
         event_id,
-        _text(bytes(pdu.type)),
+        kind,
         UserID(_text(bytes(pdu.sender))),
         None if pdu.state_key is msgspec.UNSET else _text(bytes(pdu.state_key)),
         ts,
@@ -165,7 +166,7 @@ def render_row(row: ClientEventRow, version: RoomVersion | None) -> ClientEvent:
         None if thread is None else unescape(thread),
         body,
         content_end,
-        _membership(pdu),
+        _membership(pdu, kind),
     )
 
 
@@ -187,9 +188,9 @@ def _redacted(raw: bytes | str, version: RoomVersion) -> bytes:
     return orjson.dumps(redact(orjson.loads(raw), version))
 
 
-def _membership(pdu: _Pdu) -> str | None:
+def _membership(pdu: _Pdu, kind: str) -> str | None:
     """Read the membership a member event sets."""
-    if bytes(pdu.type) != b'"m.room.member"' or pdu.state_key is msgspec.UNSET:
+    if kind != "m.room.member" or pdu.state_key is msgspec.UNSET:
         return None
     value = _decode_member(pdu.content).membership
     return value if isinstance(value, str) else None
@@ -208,22 +209,22 @@ def _text(data: bytes) -> str:
     return text
 
 
-def _body(pdu: _Pdu, event_id: EventID) -> tuple[bytes, int]:
+def _body(pdu: _Pdu, kind: str, event_id: EventID) -> tuple[bytes, int]:
     """Make the body and tell where its content ends."""
     content, redacts = bytes(pdu.content), pdu.redacts
-    if bytes(pdu.type) == b'"m.room.redaction"':
+    if kind == "m.room.redaction":
         content, redacts = _both_redacts(content, redacts)
-    body = b'{"content":%b,"event_id":%b,"origin_server_ts":%b,"sender":%b,"type":%b' % (
+    key = b"" if pdu.state_key is msgspec.UNSET else b',"state_key":%b' % pdu.state_key
+    target = b"" if redacts is msgspec.UNSET else b',"redacts":%b' % redacts
+    body = b'{"content":%b,"event_id":%b,"origin_server_ts":%b,"sender":%b,"type":%b%b%b' % (
         content,
         orjson.dumps(event_id),
         pdu.origin_server_ts,
         pdu.sender,
         pdu.type,
+        key,
+        target,
     )
-    if pdu.state_key is not msgspec.UNSET:
-        body += b',"state_key":' + bytes(pdu.state_key)
-    if redacts is not msgspec.UNSET:
-        body += b',"redacts":' + bytes(redacts)
     return body, len(_CONTENT) + len(content)
 
 

@@ -18,6 +18,7 @@ from protocol.identifiers import RoomID, UserID
 from protocol.room_versions import ROOM_VERSIONS, V11
 from storage import events, feed, heads, memberships
 from storage.database import Database, Transaction
+from storage.feed import HeadMark
 from storage.memberships import Membership
 from storage.migrate import migrate
 from storage.transactions import TransactionKey
@@ -346,7 +347,7 @@ class SendingTests:
 
         def change(tx: Transaction) -> None:
             head = heads.get(tx, [room_nid])[room_nid]
-            mark = evolve(head.mark, seq=head.mark.seq + 1, extremities=tuple(nids))
+            mark = HeadMark(head.mark.seq + 1, head.mark.depth, tuple(nids))
             heads.compare_and_set(tx, [heads.HeadUpdate(room_nid, head.mark.seq, mark, head.root)])
 
         await self.database.write(change)
