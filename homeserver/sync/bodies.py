@@ -34,7 +34,7 @@ class Bodies:
         self._bytes = 0
         self._held: OrderedDict[Name, ClientEvent] = OrderedDict()
         self._changes = 0
-        self._last_change = 0
+        self._last_change: int = 0 if behind is None else behind._last_change
 
     @property
     def bytes_held(self) -> int:
@@ -63,7 +63,7 @@ class Bodies:
     def of_entry(self, entry: Entry) -> ClientEvent | None:
         """Give the event of a feed entry without asking the database, if that is possible."""
         assert entry.room_nid is not None and entry.ref is not None
-        found = self._held.get((entry.room_nid, entry.ref))
+        found = self.peek(entry.room_nid, entry.ref)
         if found is None and isinstance(entry.payload, StoredEvent):
             if self._last_change > entry.pos:
                 return None  # the payload may be out of date

@@ -26,9 +26,9 @@ T = TypeVar("T")
 
 @frozen(eq=False)
 class Reads:
-    """What reads events within one transaction."""
+    """What reads events: of the reactor's thread, or within one transaction."""
 
-    database: Inside
+    database: Database
     bodies: Bodies
     states: States
     visibility: Visibility

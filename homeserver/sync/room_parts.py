@@ -12,6 +12,7 @@ from attrs import frozen
 
 from homeserver.sync.ephemeral_events import ephemeral_of, visible_receipts
 from homeserver.sync.joined import RoomContent, RoomContents, Task
+from homeserver.sync.one_hop import OneHop, Reads
 from homeserver.sync.recipient import Recipient
 from homeserver.sync.render import ClientEvent, event_list
 from homeserver.sync.room_bytes import (
@@ -48,13 +49,13 @@ class Beside:
 
 @frozen(eq=False)
 class RoomParts:
-    """Renders rooms."""
+    """Renders rooms; those of which all is told are read in one hop, others from memory where possible."""
 
-    _contents: RoomContents
+    _reads: Reads
+    _hop: OneHop
     _shared: SharedRooms
     _summaries: Summaries
     _sent: SentMembers
-    _tails: Tails
     _unread: UnreadCounts
 
     async def parts(self, tasks: Sequence[Task], beside: Beside, to: Recipient) -> list[RoomPart]:
@@ -90,9 +91,10 @@ class RoomParts:
                 found[task.room_nid] = shared
         if missing:
             changes = self._shared.changes
-            contents = await self._contents.find(missing, to.session, to.options, to.ignored)
-            readers = {task.room_nid: task.reader for task in missing}
-            tails = await self._tails.of(contents, readers, to)
+            if any(task.shown.full for task in missing):
+                contents, tails = await self._hop.run(_found, missing, to)
+            else:
+                contents, tails = await _found(self._reads, missing, to)
             for task in missing:
                 content = contents[task.room_nid]
                 extras = tails.get(task.room_nid, NO_EXTRAS)
@@ -165,6 +167,16 @@ class _Own:
 
     summary: bytes
     unread: UnreadCount
+
+
+async def _found(
+    reads: Reads, tasks: Sequence[Task], to: Recipient
+) -> tuple[dict[int, RoomContent], dict[int, Extras]]:
+    """Find the contents of rooms, and what in them is the reader's own."""
+    rooms = RoomContents(reads.database, reads.bodies, reads.states, reads.visibility)
+    contents = await rooms.find(tasks, to.session, to.options, to.ignored)
+    readers = {task.room_nid: task.reader for task in tasks}
+    return contents, await Tails(reads.database, reads.aggregations).of(contents, readers, to)
 
 
 def _render(content: RoomContent, extras: Extras, to: Recipient) -> SharedRoom:

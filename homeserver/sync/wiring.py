@@ -15,10 +15,9 @@ from homeserver.sync.bodies import Bodies
 from homeserver.sync.device_lists import DeviceListChanges
 from homeserver.sync.feed import Parts, SessionFeed
 from homeserver.sync.invites import Invites
-from homeserver.sync.joined import RoomContents
 from homeserver.sync.live import LiveRooms
 from homeserver.sync.memberships import UserRooms
-from homeserver.sync.one_hop import OneHop
+from homeserver.sync.one_hop import OneHop, Reads
 from homeserver.sync.personal_parts import PersonalParts
 from homeserver.sync.room_parts import RoomParts
 from homeserver.sync.rooms_of_delta import RoomsOfDelta
@@ -37,7 +36,6 @@ from homeserver.sync.suppliers import (
     ToDevice,
     UnreadCounts,
 )
-from homeserver.sync.tails import Tails
 from storage.database import Database
 from storage.trie_nodes import NodeCache
 
@@ -97,9 +95,8 @@ def make_session_feed(core: Core, readers: Readers, suppliers: Suppliers, *, epo
     shared, summaries, sent = SharedRooms(), Summaries(database), SentMembers()
     core.feed.add_cache(shared.apply)
     core.feed.add_cache(summaries.apply)
-    contents = RoomContents(database, bodies, states, readers.visibility)
-    tails = Tails(database, readers.aggregations)
-    room_parts = RoomParts(contents, shared, summaries, sent, tails, suppliers.unread)
+    reads = Reads(database, bodies, states, readers.visibility, readers.aggregations)
+    room_parts = RoomParts(reads, readers.hop, shared, summaries, sent, suppliers.unread)
     invites = Invites(database, bodies, states)
     rooms = RoomsOfDelta(
         database, bodies, room_parts, invites, suppliers.receipts, suppliers.deliveries, summaries

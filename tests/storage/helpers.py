@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 from attrs import frozen
@@ -179,3 +180,25 @@ class PostgresCase(TestCase):
 def insert_nodes(tx: Transaction, room_nid: int, nodes: Mapping[NodeName, bytes]) -> None:
     """Store nodes of state tries; those already there are left alone."""
     tx.many(INSERT_NODES, node_rows(room_nid, nodes))
+
+
+class CountingDatabase:
+    """Counts the hops to another database's threads."""
+
+    def __init__(self, database: Database) -> None:
+        """Count from now on."""
+        self._database = database
+        self.dialect = database.dialect
+        self.reads = 0
+
+    async def read(self, work: Any, *args: Any, **kwargs: Any) -> Any:
+        """Count one."""
+        self.reads += 1
+        return await self._database.read(work, *args, **kwargs)
+
+    async def write(self, work: Any, *args: Any, **kwargs: Any) -> Any:
+        """Count none."""
+        return await self._database.write(work, *args, **kwargs)
+
+    async def close(self) -> None:
+        """Leave it open."""

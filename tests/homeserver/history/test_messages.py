@@ -12,33 +12,11 @@ from homeserver.sync.tokens import parse_history_token
 from homeserver.sync.wiring import Core, make_readers
 from protocol.errors import NotFound
 from protocol.identifiers import UserID
-from storage.database import Database
 from storage.events import Status
 from storage.trie_nodes import NodeCache
 from tests.homeserver.history.history_case import ALICE, BOB, HistoryCase, OnPostgres
 from tests.homeserver.sync.world import event_ids
-
-
-class CountingDatabase:
-    """Counts the hops to another database's threads."""
-
-    def __init__(self, database: Database) -> None:
-        """Count from now on."""
-        self._database = database
-        self.dialect = database.dialect
-        self.reads = 0
-
-    async def read(self, work: Any, *args: Any, **kwargs: Any) -> Any:
-        """Count one."""
-        self.reads += 1
-        return await self._database.read(work, *args, **kwargs)
-
-    async def write(self, work: Any, *args: Any, **kwargs: Any) -> Any:
-        """Count none."""
-        return await self._database.write(work, *args, **kwargs)
-
-    async def close(self) -> None:
-        """Leave it open."""
+from tests.storage.helpers import CountingDatabase
 
 
 class MessagesTests(HistoryCase):

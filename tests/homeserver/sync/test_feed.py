@@ -6,8 +6,10 @@ import json
 from typing import Any
 
 from protocol.identifiers import UserID
+from storage.trie_nodes import NodeCache
 from tests.homeserver.sync.feed_case import ALICE, BOB, CAROL, FeedCase, timeline
 from tests.homeserver.sync.world import event_ids
+from tests.storage.helpers import CountingDatabase
 
 
 class JoinedTests(FeedCase):
@@ -26,6 +28,28 @@ class JoinedTests(FeedCase):
             ["m.room.create", "m.room.history_visibility", "m.room.member", "m.room.power_levels"],
         )
         self.assertEqual(joined["summary"]["m.joined_member_count"], 1)
+
+    async def test_a_first_sync_takes_few_hops_whatever_its_rooms(self) -> None:
+        """All that many rooms have to tell, redacted events and former names too, is read at once."""
+        for n in range(5):
+            room = await self.world.room(ALICE)
+            root = await room.say(ALICE, str(n))
+            relation = {"rel_type": "m.thread", "event_id": root.event.event_id}
+            for name in ("once", "again"):
+                await room.member(BOB, BOB, "join", displayname=name)
+                await room.say(BOB, name, **{"m.relates_to": relation})
+            await room.redact(ALICE, await room.say(ALICE, "oh"))
+        self.world.database = database = CountingDatabase(self.database)
+        self.world.nodes = NodeCache(1_000_000)
+        feed = self.world.session_feed()
+        session = await self.world.session(ALICE)
+        before = database.reads
+        cold = (await feed.delta(session, None, now=self.world.now)).to_json()
+        hops = {"rooms": 1, "feed": 1, "events and state": 1, "summaries": 1}
+        self.assertEqual(database.reads - before, sum(hops.values()))
+        self.assertEqual((await feed.delta(session, None, now=self.world.now)).to_json(), cold)
+        for part in (b'"redacted_because":', b'"replaces_state":', b'"m.thread":'):
+            self.assertEqual(cold.count(part), 5)
 
     async def test_a_new_room_fits_its_timeline(self) -> None:
         """A room whose state fits the timeline has an empty state, or all of it after."""
