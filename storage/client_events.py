@@ -25,7 +25,6 @@ class ClientEventRow(NamedTuple):
     event_id: EventID
     depth: int
     ts: int
-    sender_nid: int
     root_before: bytes | None
     redacted_by: int | None
     thread: str | None
@@ -36,7 +35,7 @@ class ClientEventRow(NamedTuple):
 
 
 _COLUMNS = (
-    "e.room_nid, e.event_nid, e.event_id, e.depth, e.ts, e.sender_nid, e.root_before, e.redacted_by,"
+    "e.room_nid, e.event_nid, e.event_id, e.depth, e.ts, e.root_before, e.redacted_by,"
     " e.thread, e.rel_type, e.relates_to, UTF8(e.pdu)"
 )
 CLIENT_COLUMNS = _COLUMNS

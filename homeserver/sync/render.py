@@ -143,7 +143,7 @@ def render_stored(stored: StoredEvent) -> ClientEvent:
 
 def render_row(row: ClientEventRow, version: RoomVersion | None) -> ClientEvent:
     """Render a row of the database; `version` is needed for a redacted event alone."""
-    room_nid, nid, event_id, depth, ts, _, root_before, redacted_by, thread, rel_type, relates_to, raw = row
+    room_nid, nid, event_id, depth, ts, root_before, redacted_by, thread, rel_type, relates_to, raw = row
     if redacted_by is not None:
         assert version is not None
         raw, rel_type, relates_to = _redacted(raw, version), None, None
