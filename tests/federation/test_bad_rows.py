@@ -13,7 +13,7 @@ from storage.outbound_edus import queue_rows
 from storage.rows import run_all
 from tests.federation.helpers import THERE
 from tests.federation.network import Answer, Asked
-from tests.federation.test_sender import SenderCase
+from tests.federation.sender_helpers import SenderCase
 
 GOOD = range(5)
 BAD = (

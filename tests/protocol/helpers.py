@@ -19,6 +19,7 @@ SERVER = ServerName("alpha.example")
 ALICE = UserID("@alice:alpha.example")
 BOB = UserID("@bob:beta.example")
 KEY = SigningKey(bytes(range(32)), KeyID("ed25519:a_1"))
+KEYS = {(SERVER, KEY.key_id): KEY.verify_key}
 OTHER_KEY = SigningKey(bytes(range(1, 33)), KeyID("ed25519:b_2"))
 NOW = 1_700_000_000_123
 ALL_VERSIONS = tuple(ROOM_VERSIONS.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.homeserver.http.helpers import request_bytes
-from tests.homeserver.http.test_site import SiteCase
+from tests.homeserver.http.site_helpers import SiteCase
 
 
 class OddRequestTests(SiteCase):

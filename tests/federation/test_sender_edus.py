@@ -1,0 +1,94 @@
+"""Tests of the EDUs that are sent beside events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from protocol.canonical_json import encode
+from storage.feed import Kind, NewEntry
+from storage.outbound_edus import queue_rows
+from storage.rows import run_all
+from tests.federation.helpers import THERE
+from tests.federation.network import Answer
+from tests.federation.sender_helpers import DEAD, SenderCase
+
+
+class EduTests(SenderCase):
+    """What is no event."""
+
+    def _queue(self, *numbers: int) -> None:
+        rows = queue_rows(
+            [(n, THERE, self.world.now, encode({"edu_type": "x", "content": {"n": n}})) for n in numbers]
+        )
+        self.world.database.run(run_all, [rows])
+        self.home.feed(NewEntry(Kind.OUTBOUND_EDU, ref=numbers[-1]))
+
+    def _numbers(self) -> list[int]:
+        return [edu["content"]["n"] for _, body in self.receiver.transactions for edu in body["edus"]]
+
+    def test_durable_edus_arrive_in_order_and_are_forgotten(self) -> None:
+        """At most 100 in a transaction."""
+        self._queue(*range(250))
+        self._pass()
+        self.assertEqual(self._numbers(), list(range(250)))
+        self.assertTrue(all(len(body["edus"]) <= 100 for _, body in self.receiver.transactions))
+        self.assertEqual(self.world.database.rows("SELECT * FROM outbound_edus"), [])
+
+    def test_durable_edus_are_found_after_none_were(self) -> None:
+        """That nothing waited before is no reason to leave an EDU lying."""
+        for n in (1, 2):
+            self.home.say("x")
+            self._pass()
+            self._queue(n)
+            self._pass()
+        self.assertEqual(self._numbers(), [1, 2])
+
+    def test_durable_edus_survive_outage_and_restart(self) -> None:
+        """To-device messages are never lost."""
+        self.receiver.answer = lambda _: DEAD
+        self._queue(1, 2, 3)
+        self._pass(3)
+        self.receiver.transactions.clear()
+        self.receiver.answer = lambda _: Answer()
+        self._restart()
+        self._pass(60)
+        self.assertEqual(self._numbers(), [1, 2, 3])
+
+    def test_passing_edus_keep_the_last_value_alone(self) -> None:
+        """And are dropped for a server that does not answer."""
+        self.process.passing.on_waiting(self.process.sender.wake)
+        self.receiver.answer = lambda _: DEAD
+        self.home.say("x")
+        self._pass()
+        for n in range(5):
+            self.process.passing.put(THERE, "key", encode({"edu_type": "m.typing", "content": {"n": n}}))
+        self.receiver.answer = lambda _: Answer()
+        self._pass(60)
+        self.assertEqual(self._numbers()[-1:], [4])
+        self.receiver.answer = lambda _: DEAD
+        self.home.say("y")
+        self._pass(1)
+        self.process.passing.put(THERE, "key", encode({"edu_type": "m.typing", "content": {"n": 9}}))
+        self._pass(20)
+        self.receiver.transactions.clear()
+        self.receiver.answer = lambda _: Answer()
+        self._pass(60)
+        self.assertEqual(self._numbers(), [])
+
+    def test_a_refused_edu_is_left_out(self) -> None:
+        """The others arrive."""
+
+        def answer(body: Any) -> Answer:
+            bad = any(edu["content"]["n"] == 7 for edu in body["edus"])
+            return Answer(400, b'{"errcode":"M_UNKNOWN","error":"bad"}') if bad else Answer()
+
+        self.receiver.answer = answer
+        self._queue(*range(20))
+        self._pass(5)
+        accepted = {
+            edu["content"]["n"]
+            for _, body in self.receiver.transactions
+            if answer(body).status == 200
+            for edu in body["edus"]
+        }
+        self.assertEqual(accepted, set(range(20)) - {7})

@@ -1,0 +1,111 @@
+"""Tests of several processes that share the sending."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from attrs import evolve
+
+from protocol.identifiers import ServerName
+from storage.catch_up import CatchUpStore
+from storage.database import DatabaseGone
+from storage.federation_shards import SHARDS, ShardStore
+from tests.federation.helpers import THERE
+from tests.federation.sender_helpers import DEAD, Process, Receiver, SenderCase
+
+
+class OnceGone:
+    """A store of what is owed that cannot be reached the first time."""
+
+    def __init__(self, store: CatchUpStore) -> None:
+        """Pass on to `store` but once."""
+        self._store = store
+        self._asked = 0
+
+    async def servers_owed(self, after: int, upto: int) -> Collection[ServerName]:
+        """Give the servers that are owed something."""
+        self._asked += 1
+        if self._asked == 1:
+            raise DatabaseGone("away")
+        return await self._store.servers_owed(after, upto)
+
+
+class SharingTests(SenderCase):
+    """Several processes on one database."""
+
+    def test_each_destination_is_sent_to_by_one_process(self) -> None:
+        """Shards are shared out; every server gets each event once."""
+        receivers = []
+        for number in range(12):
+            name = f"s{number}.example"
+            receivers.append(Receiver(self.world.server(name, 3)))
+            self.home.join(ServerName(name))
+        second = Process(self.home, "second")
+        second.start()
+        self._pass(20)
+        held = self.world.database.rows("SELECT holder, COUNT(*) FROM federation_shards GROUP BY holder")
+        self.assertEqual(dict(held), {"one": SHARDS // 2, "second": SHARDS // 2})
+        self.home.say("x")
+        self._pass(20)
+        self.assertEqual([receiver.texts for receiver in receivers], [["x"]] * 12)
+
+    def test_a_dead_process_is_replaced(self) -> None:
+        """When its leases end, another goes on where it stood."""
+        second = Process(self.home, "second")
+        second.start()
+        self._pass(20)
+        second.die()
+        self.process.die()
+        third = Process(self.home, "third")
+        self.home.listeners.clear()
+        self.home.say("meanwhile")
+        third.start()
+        self._pass(60)
+        self.assertEqual(self.receiver.texts, ["meanwhile"])
+
+    def test_a_take_over_that_fails_is_tried_again(self) -> None:
+        """When the database goes away in the middle, what is owed in the shards is sent all the same."""
+        self.process.die()
+        self.home.listeners.clear()
+        self.home.say("meanwhile")
+        second = Process(self.home, "second")
+        owed = OnceGone(second.sender.sources.owed)
+        second.sender.sources = evolve(second.sender.sources, owed=owed)
+        second.start()
+        self._pass(60)
+        self.assertEqual(len(self.flushLoggedErrors(DatabaseGone)), 1)
+        self.assertEqual(self.receiver.texts, ["meanwhile"])
+
+    def test_what_is_said_while_leases_have_ended(self) -> None:
+        """When leases were not renewed in time, what was said meanwhile is sent once they are held again."""
+        renew = ShardStore.renew
+        reached = [False]
+
+        async def renewed(store: ShardStore, *args: Any) -> Mapping[int, int]:
+            if not reached[0]:
+                raise DatabaseGone("away")
+            return await renew(store, *args)
+
+        self.patch(ShardStore, "renew", renewed)
+        self._pass(40)
+        self.home.say("meanwhile")
+        self._pass(6)
+        reached[0] = True
+        self._pass(20)
+        self.home.say("after")
+        self._pass()
+        self.flushLoggedErrors(DatabaseGone)
+        self.assertEqual(self.receiver.texts, ["meanwhile", "after"])
+
+    def test_a_shard_lost_and_won_back_while_sending(self) -> None:
+        """The end of what was under way before does not put away the queue that is in use since."""
+        self.receiver.answer = lambda _: DEAD
+        self.home.say("first")
+        destinations = self.process.sender._destinations
+        before = destinations.pop(THERE)
+        before.stop()
+        self.home.say("second")
+        after = destinations[THERE]
+        self._pass(3)
+        self.assertTrue(destinations.get(THERE) is after)
