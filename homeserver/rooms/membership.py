@@ -149,7 +149,7 @@ class Memberships:
         content = {**extra, **await self.profiles.member_fields(user_id), "membership": "knock"}
         head = await self.heads.of_resident(target.room_id)
         if head is None:
-            via = target.via or await self.vias.of_own_membership(user_id, target.room_id)
+            via = await self._via(user_id, target)
             await self.remote.knock(user_id, target.room_id, via, content)
         else:
             _require_knocking(head.version)
@@ -173,8 +173,13 @@ class Memberships:
         if content != dict(present.content):
             await self._send(room_id, user_id, user_id, content, now)
 
+    async def _via(self, user_id: UserID, target: Target) -> Sequence[ServerName]:
+        """Give the servers named, and those that must know of the user's invite or knock, if there is one."""
+        own = await self.vias.of_own_membership(user_id, target.room_id)
+        return tuple(dict.fromkeys((*target.via, *own)))
+
     async def _join_through(self, user_id: UserID, target: Target, content: JsonObject) -> None:
-        via = target.via or await self.vias.of_own_membership(user_id, target.room_id)
+        via = await self._via(user_id, target)
         if not via:
             raise NotFound("No server is known that is in this room")
         await self.remote.join(user_id, target.room_id, via, content)

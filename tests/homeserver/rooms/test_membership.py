@@ -9,7 +9,7 @@ from homeserver.rooms.inviting import head_of, stripped_state
 from homeserver.rooms.membership import Target
 from protocol.canonical_json import dumps
 from protocol.errors import BadState, Forbidden, InvalidParam, NotFound
-from protocol.identifiers import RoomID, UserID
+from protocol.identifiers import RoomID, ServerName, UserID
 from protocol.room_versions import ROOM_VERSIONS, V11, V12
 from storage.database import Transaction
 from storage.memberships import PUT_MEMBERSHIP, Membership
@@ -149,6 +149,13 @@ class MembershipTests:
         self.assertEqual({asked[3] for asked in self.house.world.asked}, {(OTHER,)})
         with self.assertRaises(NotFound):
             await self.act.join(BOB, Target(RoomID("!" + "R" * 43)), {}, NOW)
+
+    async def test_more_servers_than_named(self) -> None:
+        """Whatever server a client names, the one that the room's ID or an invite tells of is asked too."""
+        dead = ServerName("dead.test")
+        await self.act.join(BOB, Target(AWAY, (dead,)), {}, NOW)
+        await self.act.knock(BOB, Target(AWAY, (dead, OTHER)), {}, NOW)
+        self.assertEqual([asked[3] for asked in self.house.world.asked], [(dead, OTHER)] * 2)
 
     async def test_knock_without_a_domain(self) -> None:
         """A knock on a room whose ID names no server is taken back through the servers that it showed."""
