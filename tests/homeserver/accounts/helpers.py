@@ -21,6 +21,7 @@ from protocol.signing import SigningKey
 from protocol.unread import classify
 from storage.accounts import AccountRow
 from storage.database import Database
+from storage.feed_writers import Writers
 from storage.migrate import migrate
 from tests.storage.helpers import REACTOR
 
@@ -112,7 +113,7 @@ async def make_world(
         public_baseurl="https://matrix.plait.test/",
     )
     author = Author(SERVER, SigningKey(b"\1" * 32, "ed25519:1"), classify)
-    core = make_core(database, Clock(REACTOR), author, BUDGET, writer)
+    core = make_core(database, Clock(REACTOR), author, BUDGET, Writers(writer))
     await core.feed.start()
     rooms, limiter = Rooms(), RateLimiter(config.rate_limits)
     neighbours = Neighbours(rooms, NoServers(), limiter, SEED, is_behind)

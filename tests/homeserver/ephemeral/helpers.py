@@ -21,6 +21,7 @@ from protocol.room_versions import V11
 from protocol.signing import SigningKey
 from storage.database import Database
 from storage.feed import Kind
+from storage.feed_writers import Writers
 from storage.migrate import migrate
 from tests.homeserver.events.helpers import ALICE, BOB, NOW, SERVER, beginning, membership, message
 from tests.storage.helpers import REACTOR
@@ -103,7 +104,7 @@ class Place:
 
 async def second_place(place: Place, database: Database) -> Place:
     """Wire a second worker over another connection pool to the same database."""
-    core = make_core(database, Clock(REACTOR), place.core.author, 64 * 1024 * 1024, "two")
+    core = make_core(database, Clock(REACTOR), place.core.author, 64 * 1024 * 1024, Writers("two"))
     played: Any = place.world
     outside = Outside(played, played, played, place.world.send_edu, played)
     clocked = evolve(core, clock=Clock(place.time))
@@ -116,7 +117,7 @@ async def start_place(database: Database) -> Place:
     """Wire everything over an empty database."""
     await migrate(database)
     author = Author(SERVER, SigningKey(b"\1" * 32, KeyID("ed25519:1")))
-    core = make_core(database, Clock(REACTOR), author, 64 * 1024 * 1024, "one")
+    core = make_core(database, Clock(REACTOR), author, 64 * 1024 * 1024, Writers("one"))
     time, world = task.Clock(), World(devices={ALICE: [PHONE], BOB: [PHONE, DeviceID("DESK")]})
     time.advance(NOW / 1000)
     played: Any = world

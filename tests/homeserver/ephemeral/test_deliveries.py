@@ -9,6 +9,7 @@ from homeserver.core import make_core
 from homeserver.ephemeral.deliveries import DeliveryMarks
 from protocol.identifiers import EventID, ServerName, UserID
 from storage.feed import Entry, Kind
+from storage.feed_writers import Writers
 from tests.homeserver.ephemeral.helpers import OTHER, STRANGER, ZOE, Place, start_place
 from tests.homeserver.events.helpers import ALICE, BOB, NOW, membership, message
 from tests.storage.helpers import REACTOR, PostgresCase, SqliteCase
@@ -77,7 +78,8 @@ class DeliveriesContract:
             if after_restart:
                 await self.place.core.events.send(membership(self.place.room_id, BOB, "join"), now=NOW)
                 last = await self._say()
-                core = make_core(self.place.core.database, Clock(REACTOR), self.place.core.author, 10**8, "x")
+                author = self.place.core.author
+                core = make_core(self.place.core.database, Clock(REACTOR), author, 10**8, Writers("x"))
                 await core.feed.start()
                 stores = evolve(self.marks.stores, feed=core.feed)
                 self.place.passing = evolve(

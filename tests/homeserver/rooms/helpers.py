@@ -20,6 +20,7 @@ from protocol.identifiers import KeyID, RoomAlias, RoomID, ServerName, StateKey,
 from protocol.room_versions import V11, RoomVersion
 from protocol.signing import SigningKey
 from storage.database import Database
+from storage.feed_writers import Writers
 from storage.migrate import migrate
 from storage.transactions import TransactionKey
 from tests.homeserver.events.helpers import ALICE, BOB, NOW, SERVER
@@ -152,7 +153,7 @@ async def start_house(database: Database, writer: str = "one", direct: Any = Non
     """Wire the services over an empty database, or as another worker; `direct` makes who keeps `m.direct`."""
     await migrate(database)
     author = Author(SERVER, SigningKey(b"\1" * 32, KeyID("ed25519:1")))
-    core = make_core(database, Clock(REACTOR), author, 64 * 1024 * 1024, writer)
+    core = make_core(database, Clock(REACTOR), author, 64 * 1024 * 1024, Writers(writer))
     world, accounts = World(), Accounts()
     elsewhere: Any = Elsewhere(world, world, world, world, world)  # type: ignore[arg-type]
     keeper = accounts if direct is None else direct(core)
