@@ -1,8 +1,8 @@
 """Where EDUs come from: durable ones from the database, passing ones from memory.
 
 A source is asked when a transaction to a destination is built, and told when it arrived. To-device
-messages are durable. Typing, presence and receipts are passing: the last value of a key wins, and what
-could not be delivered is dropped.
+messages are durable. Typing, presence and receipts are passing: the last value of a key wins, and of what
+could not be delivered only the newest receipts are kept, while this process lives.
 
 Source: server-server-api.md, "EDUs".
 """
@@ -20,6 +20,10 @@ from storage.outbound_edus import OutboundEduStore
 
 MAX_PASSING = 1_000
 """Passing EDUs kept for one destination; beyond it the oldest are dropped."""
+RECEIPT = "receipt"
+"""How the keys of receipts begin."""
+MAX_RECEIPTS = 50
+"""Receipts kept for a destination that does not answer."""
 MAX_DESTINATIONS = 20_000
 
 
@@ -130,5 +134,8 @@ class PassingEdus:
         """Do nothing: these are in no database."""
 
     async def gave_up(self, server: ServerName) -> None:
-        """Forget what waits for a server that does not answer."""
-        self._waiting.pop(server, None)
+        """Forget what waits for a server that does not answer, but the newest receipts: they stay true."""
+        waiting = self._waiting.pop(server, OrderedDict())
+        kept = [key for key in waiting if isinstance(key, tuple) and key[0] == RECEIPT][-MAX_RECEIPTS:]
+        if kept:
+            self._waiting[server] = OrderedDict((key, waiting[key]) for key in kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from federation.outbound.edus import MAX_RECEIPTS
 from protocol.canonical_json import encode
 from storage.feed import Kind, NewEntry
 from storage.outbound_edus import queue_rows
@@ -74,6 +75,21 @@ class EduTests(SenderCase):
         self.receiver.answer = lambda _: Answer()
         self._pass(60)
         self.assertEqual(self._numbers(), [])
+
+    def test_the_newest_receipts_outlast_an_outage(self) -> None:
+        """How far users have read is as true after it; of much that waits the newest is kept."""
+        self.process.passing.on_waiting(self.process.sender.wake)
+        self.receiver.answer = lambda _: DEAD
+        self.home.say("x")
+        self._pass(1)
+        for n in range(MAX_RECEIPTS + 20):
+            edu = encode({"edu_type": "m.receipt", "content": {"n": n}})
+            self.process.passing.put(THERE, ("receipt", "!r:here.example", f"@u{n}:here.example", None), edu)
+        self._pass(20)
+        self.receiver.transactions.clear()
+        self.receiver.answer = lambda _: Answer()
+        self._pass(60)
+        self.assertEqual(self._numbers(), list(range(20, MAX_RECEIPTS + 20)))
 
     def test_a_refused_edu_is_left_out(self) -> None:
         """The others arrive."""
