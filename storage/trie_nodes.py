@@ -192,7 +192,7 @@ class BorrowedNodes:
         """Give all these nodes, or None when one is not here."""
         found: dict[tuple[int, NodeName], bytes] = {}
         for key in wanted:
-            data = self.peek(*key)
+            data = self.loaded.get(key) or self._cache.peek(*key)
             if data is None:
                 return None
             found[key] = data
@@ -200,8 +200,7 @@ class BorrowedNodes:
 
     def peek(self, room_nid: int, name: NodeName) -> bytes | None:
         """Give a node."""
-        data = self.loaded.get((room_nid, name))
-        return self._cache.peek(room_nid, name) if data is None else data
+        return self.loaded.get((room_nid, name)) or self._cache.peek(room_nid, name)
 
     def add_all(self, nodes: Mapping[tuple[int, NodeName], bytes]) -> None:
         """Keep nodes that the database has."""
