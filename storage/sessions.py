@@ -22,6 +22,7 @@ _INSERT = """
     INSERT INTO sessions (session_nid, user_nid, device_id, gen, used_gen, created) VALUES (?, ?, ?, 1, 1, ?)
 """
 _SET_GEN = "UPDATE sessions SET gen = ? WHERE session_nid = ?"
+_OF_DEVICE = f"SELECT {_COLUMNS} FROM sessions WHERE user_nid = ? AND device_id = ?"
 _DELETE_OF_DEVICE = "DELETE FROM sessions WHERE user_nid = ? AND device_id = ?"
 _REFRESH_BY_HASH = "SELECT session_nid, gen, expires FROM refresh_tokens WHERE hash = ?"
 _PUT_REFRESH = "INSERT INTO refresh_tokens (hash, session_nid, gen, expires) VALUES (?, ?, ?, ?)"
@@ -75,12 +76,16 @@ def of_user(tx: Transaction, user_nid: int) -> list[SessionRow]:
     return [found for row in tx.all(_OF_USER, (user_nid,)) if (found := _session(row)) is not None]
 
 
-def begin(tx: Transaction, user_nid: int, device_id: str, now: int) -> SessionRow:
-    """Begin a session of a device, ending the one it had."""
-    tx.execute(_DELETE_OF_DEVICE, (user_nid, escape(device_id)))
+def begin(
+    tx: Transaction, user_nid: int, device_id: str, now: int
+) -> tuple[SessionRow, Sequence[SessionRow]]:
+    """Begin a session of a device, ending the one it had; give both."""
+    ended = [_session(row) for row in tx.all(_OF_DEVICE, (user_nid, escape(device_id)))]
+    if ended:
+        tx.execute(_DELETE_OF_DEVICE, (user_nid, escape(device_id)))
     session_nid = nids.take(tx, SESSION_NUMBERS, 1)
     tx.execute(_INSERT, (session_nid, user_nid, escape(device_id), now))
-    return SessionRow(session_nid, user_nid, device_id, 1, 1)
+    return SessionRow(session_nid, user_nid, device_id, 1, 1), [row for row in ended if row is not None]
 
 
 def set_gen(tx: Transaction, session_nid: int, gen: int) -> None:

@@ -123,9 +123,11 @@ class Sessions:
         refresh_token = make_refresh_token() if wish.refreshable else None
         kept = None if refresh_token is None else self._kept(refresh_token, now)
         changes = self._stores.cache.changes
-        session, account, unseen = await self._stores.database.write(
+        session, replaced, account, unseen = await self._stores.database.write(
             _begin, account.user_nid, device_id, wish.display_name, kept, now
         )
+        if replaced:  # another login on the device at the same time: its token may be in memory
+            await self._stores.persister.commit(Write(entries=tuple(_ended(other) for other in replaced)))
         if unseen:
             await self._drop_devices(account.user_nid, unseen)
         claims = SessionClaims(session.session_nid, session.gen, None)
@@ -280,16 +282,16 @@ def _begin(
     display_name: str | None,
     refresh: tuple[bytes, int | None] | None,
     now: int,
-) -> tuple[SessionRow, AccountRow, list[str]]:
-    """Make the device, if it is new, and its session; give both, and devices that are too many."""
+) -> tuple[SessionRow, Sequence[SessionRow], AccountRow, list[str]]:
+    """Make the device, if it is new, and its session; give it, those it ends, and the devices too many."""
     account = accounts.by_nid(tx, user_nid)
     assert account is not None, "accounts are never deleted"
     check_may_log_in(account)
     devices.ensure(tx, user_nid, device_id, display_name, now)
-    session = sessions.begin(tx, user_nid, device_id, now)
+    session, ended = sessions.begin(tx, user_nid, device_id, now)
     if refresh is not None:
         sessions.put_refresh_token(tx, refresh[0], RefreshRow(session.session_nid, session.gen, refresh[1]))
-    return session, account, devices.longest_unseen(tx, user_nid, MAX_DEVICES)
+    return session, ended, account, devices.longest_unseen(tx, user_nid, MAX_DEVICES)
 
 
 def _load(tx: Transaction, session_nid: int) -> tuple[SessionRow, AccountRow] | None:

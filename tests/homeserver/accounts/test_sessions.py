@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -97,6 +98,17 @@ class SessionsContract:
         await world.parts.keepsakes.devices.remove_all(account.user_nid, keep="C")
         await self._refused(self._ask(world, again.access_token))
         await self._ask(world, tokens[2])
+
+    async def test_logins_on_one_device_at_a_time(self) -> None:
+        """Whichever session is begun last is the only one that stands."""
+        world = await self._world()
+        account = await world.register()
+        logins = [Deferred.fromCoroutine(world.login(account)) for _ in range(6)]
+        asked = []
+        for granted in await gatherResults(logins):
+            with suppress(UnknownToken):
+                asked.append(await self._ask(world, granted.access_token))
+        self.assertEqual([one.device_id for one in asked], ["PHONE"])
 
     async def test_another_worker_hears_of_a_logout(self) -> None:
         """What one worker has cached ends by the feed when another logs out (security: L5)."""
