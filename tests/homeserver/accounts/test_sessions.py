@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import contextlib
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -106,7 +106,7 @@ class SessionsContract:
         logins = [Deferred.fromCoroutine(world.login(account)) for _ in range(6)]
         asked = []
         for granted in await gatherResults(logins):
-            with suppress(UnknownToken):
+            with contextlib.suppress(UnknownToken):
                 asked.append(await self._ask(world, granted.access_token))
         self.assertEqual([one.device_id for one in asked], ["PHONE"])
 
