@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from homeserver.background import run_in_background
 from homeserver.events.heads import Heads, RoomHead
@@ -17,6 +17,7 @@ from homeserver.rooms.ports import MemberProfiles, RemoteRooms, RoomEvents
 from homeserver.rooms.restricted import RestrictedJoins
 from homeserver.rooms.succession import Succession
 from homeserver.rooms.vias import Vias
+from homeserver.turns import Turns
 from protocol.canonical_json import JsonObject
 from protocol.errors import BadState, Forbidden, NotFound
 from protocol.events import Event, EventDraft
@@ -47,6 +48,7 @@ class Memberships:
     restricted: RestrictedJoins
     vias: Vias
     succession: Succession
+    _turns: Turns[tuple[UserID, RoomID]] = Factory(Turns)
 
     async def join(self, user_id: UserID, target: Target, extra: JsonObject, now: int) -> RoomID:
         """Join a room, through another server if none of this server's users is in it.
@@ -64,12 +66,14 @@ class Memberships:
         elif user_id in head.local_members and not extra:
             return target.room_id
         else:
-            await self._join_here(head, user_id, content, now)
+            await self._join_here(head, user_id, content, None if extra else "join", now)
         settling = self.succession.joined(user_id, target.room_id)
         run_in_background(settling, f"carrying settings of {user_id} over")
         return target.room_id
 
-    async def _join_here(self, head: RoomHead, user_id: UserID, content: JsonObject, now: int) -> None:
+    async def _join_here(
+        self, head: RoomHead, user_id: UserID, content: JsonObject, unless: str | None, now: int
+    ) -> None:
         """Join a room that is here, through another server if nobody here may let the user in."""
         authorised = await self.restricted.authorise(head, user_id)
         if authorised.through is not None:
@@ -77,7 +81,7 @@ class Memberships:
             return
         if authorised.by is not None:
             content["join_authorised_via_users_server"] = authorised.by
-        await self._send(head.room_id, user_id, user_id, content, now)
+        await self._send_own(head.room_id, user_id, content, unless, now)
 
     async def leave(self, user_id: UserID, room_id: RoomID, extra: JsonObject, now: int) -> None:
         """Leave a room, reject an invite, or take back a knock; having left already is fine.
@@ -95,7 +99,7 @@ class Memberships:
         if present is None:
             raise NotFound("You have never been in this room")
         if present != "leave":
-            await self._send(room_id, user_id, user_id, content, now)
+            await self._send_own(room_id, user_id, content, "leave", now)
 
     async def _leave_elsewhere(self, user_id: UserID, room_id: RoomID, content: JsonObject) -> None:
         """Reject an invite or take back a knock; no server is asked of rooms the user has no part in."""
@@ -183,6 +187,19 @@ class Memberships:
         if not via:
             raise NotFound("No server is known that is in this room")
         await self.remote.join(user_id, target.room_id, via, content)
+
+    async def _send_own(
+        self, room_id: RoomID, user_id: UserID, content: JsonObject, unless: str | None, now: int
+    ) -> None:
+        """Send a user's own membership, one at a time, and not if it is `unless` when its turn comes."""
+        key = (user_id, room_id)
+        await self._turns.take(key)
+        try:
+            head = await self.heads.of_resident(room_id)
+            if head is None or unless is None or await membership_in(head, user_id) != unless:
+                await self._send(room_id, user_id, user_id, content, now)
+        finally:
+            self._turns.give(key)
 
     async def _send(
         self, room_id: RoomID, sender: UserID, target: UserID, content: JsonObject, now: int

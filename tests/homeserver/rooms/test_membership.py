@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.defer import Deferred, gatherResults
+
 from homeserver.events.write import Write
 from homeserver.rooms.inviting import head_of, stripped_state
 from homeserver.rooms.membership import Target
@@ -64,6 +66,16 @@ class MembershipTests:
         await self.act.leave(BOB, room_id, {}, NOW)
         with self.assertRaises(NotFound):
             await self.act.leave(CAROL, room_id, {}, NOW)
+
+    async def test_at_a_time(self) -> None:
+        """Who joins or leaves several times at a time does so once, and is refused nothing."""
+        room_id = await self._public()
+        before = self.house.core.feed.position
+        await gatherResults([Deferred.fromCoroutine(self._join(room_id, BOB)) for _ in range(4)])
+        self.assertEqual(self.house.core.feed.position, before + 1)
+        leaving = [self.act.leave(BOB, room_id, {}, NOW) for _ in range(4)]
+        await gatherResults([Deferred.fromCoroutine(one) for one in leaving])
+        self.assertEqual(self.house.core.feed.position, before + 2)
 
     async def test_extra_cannot_choose_membership(self) -> None:
         """What a client adds to a member event does not change which membership it is."""
