@@ -24,6 +24,12 @@ MAX_OWN: Final = 200
 """Annotations of one user on one event that are looked at."""
 
 
+def annotated_by(draft: EventDraft) -> str | None:
+    """Give the event that an event annotates, None if it annotates none."""
+    relation = relation_of(draft.content)
+    return relation.relates_to if relation.rel_type == ANNOTATION and draft.room_id is not None else None
+
+
 @frozen(eq=False)
 class Annotations:
     """Knows who has annotated what."""
@@ -31,16 +37,14 @@ class Annotations:
     database: Database
     nids: Nids
 
-    async def check(self, draft: EventDraft, txn: TransactionKey) -> None:
+    async def check(self, draft: EventDraft, annotated: str, txn: TransactionKey) -> None:
         """Raise DuplicateAnnotation for one that is there already; a repeated request is none."""
-        relation = relation_of(draft.content)
-        if relation.rel_type != ANNOTATION or relation.relates_to is None or draft.room_id is None:
-            return
+        assert draft.room_id is not None
         room_nid = await self.nids.room(draft.room_id)
         if room_nid is None:
             return
         sender_nid = await self.nids.user(draft.sender)
-        kinship = Kinship(room_nid, relation.relates_to, ANNOTATION, sender_nid, draft.type)
+        kinship = Kinship(room_nid, annotated, ANNOTATION, sender_nid, draft.type)
         key = draft.content["m.relates_to"].get("key")
         if await self.database.read(_is_there, kinship, key, txn):
             raise DuplicateAnnotation("You have annotated this event in just this way already")

@@ -5,15 +5,16 @@ Source: client-server-api/_index.md, "Sending events to a room" and "Redactions"
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from homeserver.events.stored import StoredEvent
 from homeserver.rooms.aliases import Aliases
-from homeserver.rooms.annotations import Annotations
+from homeserver.rooms.annotations import Annotations, annotated_by
 from homeserver.rooms.ports import RoomEvents
+from homeserver.turns import Turns
 from protocol.errors import BadJson, Forbidden
 from protocol.events import EventDraft
-from protocol.identifiers import parse_event_id
+from protocol.identifiers import UserID, parse_event_id
 from storage.transactions import TransactionKey
 
 
@@ -24,6 +25,7 @@ class Messages:
     events: RoomEvents
     aliases: Aliases
     annotations: Annotations
+    _turns: Turns[tuple[UserID, str]] = Factory(Turns)
 
     async def send(self, draft: EventDraft, txn: TransactionKey, now: int) -> StoredEvent:
         """Send a message event; a redaction sent this way is one.
@@ -37,8 +39,22 @@ class Messages:
             draft = _redaction(draft)
         if draft.type == "m.room.create":
             raise Forbidden("m.room.create cannot be sent")
-        await self.annotations.check(draft, txn)
-        return await self.events.send(draft, txn=txn, now=now)
+        annotated = annotated_by(draft)
+        if annotated is None:
+            return await self.events.send(draft, txn=txn, now=now)
+        return await self._annotate(draft, annotated, txn, now)
+
+    async def _annotate(
+        self, draft: EventDraft, annotated: str, txn: TransactionKey, now: int
+    ) -> StoredEvent:
+        """Send an annotation that is not there yet, one at a time of a user and an event."""
+        key = (draft.sender, annotated)
+        await self._turns.take(key)
+        try:
+            await self.annotations.check(draft, annotated, txn)
+            return await self.events.send(draft, txn=txn, now=now)
+        finally:
+            self._turns.give(key)
 
     async def set_state(self, draft: EventDraft, now: int) -> StoredEvent:
         """Set state of a room; memberships have their own endpoints but may be set here as well.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
+
 from protocol.errors import DuplicateAnnotation
 from protocol.events import Event, EventDraft
 from protocol.identifiers import EventID, RoomID, UserID
@@ -50,6 +52,14 @@ class AnnotationsTest(SqliteCase):
         await self._react("👎", "3")
         await self._react("👍", "4", kind="org.example.reaction")
         await self._react("👍", "5", BOB)
+
+    async def test_twice_at_a_time(self) -> None:
+        """Of two at a time one is refused; a request that is repeated at a time is one."""
+        asked = [Deferred.fromCoroutine(self._react("👍", str(number))) for number in range(3)]
+        results = await DeferredList(asked, consumeErrors=True)
+        self.assertEqual([done for done, _ in results], [True, False, False])
+        again = [Deferred.fromCoroutine(self._react("👎", "again")) for _ in range(3)]
+        self.assertEqual(len(set(await gatherResults(again))), 1)
 
     async def test_again_after_a_redaction(self) -> None:
         """An annotation that was taken back may be made again."""
