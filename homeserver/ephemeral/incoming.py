@@ -204,7 +204,8 @@ class IncomingEdus:
     async def take_to_device(self, origin: ServerName, content: JsonObject, now: int) -> None:
         """Put messages of a user of the origin into our devices' post."""
         edu = _read(content, _ToDevice)
-        messages = {parse_user_id(user): by for user, by in list(edu.messages.items())[:MAX_ITEMS]}
+        named = {_user_id(user): by for user, by in list(edu.messages.items())[:MAX_ITEMS]}
+        messages = {user_id: by for user_id, by in named.items() if user_id is not None}
         parcel = Parcel(parse_user_id(edu.sender), edu.message_id[:255], edu.type[:255], messages)
         await self.to_device.receive(origin, parcel, now)
 
@@ -214,6 +215,13 @@ class IncomingEdus:
         user_nid = (await self.nids.known_users([user_id])).get(user_id)
         if server_of(user_id) == origin and user_nid is not None:
             await self.keys.remote_changed(user_nid)
+
+
+def _user_id(text: str) -> UserID | None:
+    try:
+        return parse_user_id(text)
+    except MatrixError:
+        return None
 
 
 def _room_id(text: str) -> RoomID | None:

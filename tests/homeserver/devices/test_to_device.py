@@ -150,6 +150,9 @@ class ToDeviceTests:
         self.assertEqual(await self._waiting(PHONE), [{"n": 1}])
         await self.place.take("m.direct_to_device", self._edu(message_id="a\0b"))
         self.assertEqual(len(await self._waiting(PHONE)), 2)
+        some = {"nobody": {PHONE: {"n": 2}}, BOB: {PHONE: {"n": 3}}}
+        await self.place.take("m.direct_to_device", self._edu(message_id="4", messages=some))
+        self.assertEqual((await self._waiting(PHONE))[-1], {"n": 3})
 
     async def test_no_trace(self) -> None:
         """Messages to users who do not exist leave nothing behind (security: E7)."""
