@@ -80,12 +80,13 @@ class Account:
         if user_id != call.requester.user_id and not call.requester.is_admin:
             raise Forbidden("Only administrators may do this")
         account = await self.accounts.get(user_id)
-        connections = [
-            {"ip": row.last_ip, "last_seen": row.last_seen, "user_agent": row.user_agent}
+        seen = {
+            row.device_id: {"ip": row.last_ip, "last_seen": row.last_seen, "user_agent": row.user_agent}
             for row in await self.devices.of_user(account.user_nid)
             if row.last_ip is not None
-        ]
-        return {"user_id": user_id, "devices": {"": {"sessions": [{"connections": connections}]}}}
+        }
+        devices = {device_id: {"sessions": [{"connections": [one]}]} for device_id, one in seen.items()}
+        return {"user_id": user_id, "devices": devices}
 
     def routes(self) -> tuple[Route, ...]:
         """List what this family serves."""

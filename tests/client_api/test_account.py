@@ -174,7 +174,9 @@ class PasswordTests(Alice):
         known = await self.ask("GET", "/.well-known/matrix/client")
         self.assertEqual(known.json["m.homeserver"]["base_url"], "https://matrix.plait.test/")
         whois = await self.as_alice("GET", f"{V3}/admin/whois/{ID}")
-        self.assertEqual(whois.json["user_id"], ID)
+        self.assertEqual((whois.json["user_id"], list(whois.json["devices"])), (ID, ["PHONE"]))
+        (session,) = whois.json["devices"]["PHONE"]["sessions"]
+        self.assertEqual([set(one) for one in session["connections"]], [{"ip", "last_seen", "user_agent"}])
         await self.register("bob")
         self.assertEqual((await self.as_alice("GET", V3 + "/admin/whois/@bob:plait.test")).status, 403)
 
