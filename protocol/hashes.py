@@ -66,3 +66,8 @@ def room_id_of_create(pdu: JsonObject, version: RoomVersion) -> RoomID:
 def room_id_of_event_id(create_id: EventID) -> RoomID:
     """Give the room ID that the ID of a create event makes, from room version 12 on."""
     return RoomID("!" + create_id[1:])
+
+
+def event_id_of_room_id(room_id: RoomID) -> EventID:
+    """Give the ID of the create event of a room, from room version 12 on."""
+    return EventID("$" + room_id[1:])

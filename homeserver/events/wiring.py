@@ -41,5 +41,5 @@ def make_receiving(core: Core, fetch: MissingEvents, policies: PolicyServers) ->
         Gaps(received, past, fetch, core.nids, core.heads, core.clock, own_name),
         RoomImport(store, received, judge, core.author),
         OutsideMemberships(store, core.author),
-        AuthChains(core.database, core.stored),
+        AuthChains(core.database, core.stored, core.nids),
     )

@@ -12,6 +12,7 @@ from attrs import define, field
 
 from protocol.auth_rules import POWER_LEVELS
 from protocol.events import Event
+from protocol.hashes import event_id_of_room_id
 from protocol.identifiers import EventID, StateKey
 from protocol.state_resolution.requests import NeedEvents, Steps
 
@@ -26,7 +27,7 @@ def authorities_of(event: Event) -> tuple[EventID, ...]:
     """
     if event.version.create_in_auth_events or event.type == "m.room.create":
         return event.auth_events
-    return (*event.auth_events, EventID("$" + event.room_id[1:]))
+    return (*event.auth_events, event_id_of_room_id(event.room_id))
 
 
 @define(eq=False)

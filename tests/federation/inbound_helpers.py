@@ -138,7 +138,7 @@ async def start(database: Database, peer: Peer | None = None) -> Here:
         Edus({"m.test": take}),
     )
     reads = GraphReads(
-        database, worker.state, AuthChains(database, worker.stored), Sight(access, worker.state)
+        database, worker.state, AuthChains(database, worker.stored, worker.nids), Sight(access, worker.state)
     )
     return Here(watched, worker, incoming, transactions, staged, reads, taken)
 

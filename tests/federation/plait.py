@@ -137,7 +137,7 @@ class Plait:
             RoomImport(store, received, judge, core.author),
             OutsideMemberships(store, core.author),
             Gaps(received, past, fetch, core.nids, core.heads, world.clock, world.name),
-            AuthChains(world.database, core.stored),
+            AuthChains(world.database, core.stored, core.nids),
         )
 
     def _remote(self) -> RemoteMemberships:

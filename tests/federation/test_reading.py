@@ -5,7 +5,7 @@ from __future__ import annotations
 from protocol.errors import Forbidden, MatrixError, NotFound
 from protocol.events import EventDraft
 from protocol.identifiers import EventID
-from protocol.room_versions import V11
+from protocol.room_versions import V11, V12
 from tests.federation.inbound_helpers import STRANGER, InboundCase, start
 from tests.homeserver.events.helpers import ALICE, BOB, NOW, membership, message
 from tests.homeserver.events.received_helpers import (
@@ -93,6 +93,21 @@ class ReadingTests(InboundCase):
             == {"m.room.create", "m.room.member", "m.room.power_levels"}
         )
         self.assertTrue(len(await entries_of(here.worker, room.nid)) > 5)
+
+    async def test_auth_chains_hold_the_create_event_that_no_event_names(self) -> None:
+        """In version 12 the room ID stands for the create event; Dendrite refuses rooms without it there."""
+        here = await start(self.database)
+        room = (await here.worker.room(V12)).room
+        remote = await remote_in(here.worker, room.nid, V12)
+        join = remote.put(membership(room.room_id, CAROL, "join"), await tip(here.worker, room.nid))
+        await here.send([join.pdu])
+        create = remote.state["m.room.create", ""]
+        _, chain = await here.reads.auth_chain(OTHER, room.room_id, join.event_id)
+        before = await here.reads.state_before(OTHER, room.room_id, join.event_id)
+        for nids in (chain, before.auth_chain):
+            types = [each.event.type for each in (await here.worker.stored.by_nid(room.nid, nids)).values()]
+            self.assertEqual(types.count("m.room.create"), 1)
+        self.assertEqual((await here.reads.auth_chain(OTHER, room.room_id, create.event_id))[1], [])
 
 
 class SqliteReading(ReadingTests, SqliteCase):

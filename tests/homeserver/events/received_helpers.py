@@ -103,7 +103,7 @@ def incoming_of(worker: Worker, peer: Peer | None = None) -> IncomingEvents:
 
 async def chain_of(worker: Worker, room_nid: int, event_id: EventID) -> set[Event]:
     """Give the auth chain of an event."""
-    nids = await AuthChains(worker.database, worker.stored).of_event(room_nid, event_id)
+    nids = await AuthChains(worker.database, worker.stored, worker.nids).of_event(room_nid, event_id)
     return {stored.event for stored in (await worker.stored.by_nid(room_nid, nids)).values()}
 
 
