@@ -36,6 +36,7 @@ from storage.statements import (
     Statement,
     array_literal,
     columns_as_arrays,
+    insert_from_arrays,
     parse,
     row_placeholders,
     split_row_template,
@@ -177,8 +178,12 @@ class PostgresTransaction:
         head, row, tail = (parse(part).postgres for part in (head, row, tail))
         for start in range(0, len(all_rows), ROWS_A_STATEMENT):
             chunk = all_rows[start : start + ROWS_A_STATEMENT]
-            text = head + joint.join([row] * len(chunk)) + tail
-            self._unsent.append(self._written(text, [value for r in chunk for value in r]))
+            arrays = insert_from_arrays(sql, chunk)
+            if arrays is not None:
+                self._unsent.append(self._written(*arrays))
+            else:
+                text = head + joint.join([row] * len(chunk)) + tail
+                self._unsent.append(self._written(text, [value for r in chunk for value in r]))
             if sum(map(len, self._unsent)) > MAX_UNSENT_BYTES:
                 self._send()
 

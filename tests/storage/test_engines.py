@@ -144,6 +144,37 @@ class DatabaseContract:
         self.assertEqual(found[1:3], [(1, "n1", b"u"), (2, "n2", b"v")])
         self.assertEqual(found[5], (5, "n5", b""))
 
+    async def test_many_rows_keep_their_values(self) -> None:
+        """However many rows go in at once, each value comes back: quotes, braces, NULL alone or not."""
+        await self.fill()
+        texts = [
+            "",
+            "NULL",
+            "null",
+            'a"b',
+            "it's",
+            "\\",
+            '\\"',
+            "{}",
+            "{1,2}",
+            ",",
+            " ",
+            "%s ?",
+            "\U0001f600",
+        ]
+        blobs = [b"", b"\0", b"\\", b'"{},', bytes(range(256)), None]
+        rows = [(n - 7, text, blobs[n % len(blobs)]) for n, text in enumerate([*texts, None])]
+        empty = [(n, None, None) for n in range(100, 110)]
+        ends = [(end, f"{end}", b"") for n in range(1, 9) for end in (2**63 - n, n - 1 - 2**63)]
+        for part in (rows, empty, ends):
+            await self.database.write(lambda tx, part=part: tx.many(INSERT, part))
+        self.assertEqual(await self.database.read(rows_of), sorted([*rows, *empty, *ends]))
+        for row in ((1000, "a\0b", b""), (1000, "\ud800", b""), (2**63, "x", b"")):
+            several = [*((n, "x", b"") for n in range(200, 210)), row]
+            with self.assertRaises(IntegrityError):
+                await self.database.write(lambda tx, several=several: tx.many(INSERT, several))
+        self.assertEqual(len(await self.database.read(rows_of)), len(rows) + len(empty) + len(ends))
+
     async def test_values_gives_what_the_statement_returns(self) -> None:
         """`values` runs one statement over all rows and returns its rows, past the variable limit too."""
         await self.fill((5, "five", b""))

@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from storage.statements import (
     array_literal,
     expand_for_sqlite,
+    insert_from_arrays,
     parse,
     split_row_template,
     split_rows,
@@ -25,6 +26,29 @@ class ParseTests(SynchronousTestCase):
         self.assertEqual(parsed.postgres.replace("%%", "%").replace("%s", "?"), sql)
         self.assertEqual(parsed.postgres.count("%s"), 2)
         self.assertEqual(len(parsed.pieces), 3)
+
+    def test_inserts_from_arrays(self) -> None:
+        """An INSERT of many rows has an array a column on PostgreSQL, wherever types and row allow it."""
+        sql = "INSERT INTO t (a, b, c) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+        rows: list[tuple[object, ...]] = [(n, None, b"") for n in range(8)]
+        self.assertEqual(
+            insert_from_arrays(sql, rows),
+            (
+                "INSERT INTO t (a, b, c) SELECT c0, NULL, c2"
+                " FROM unnest(%s::bigint[], %s::bytea[]) AS r(c0, c2) ON CONFLICT DO NOTHING",
+                ["{0,1,2,3,4,5,6,7}", array_literal([b""] * 8)],
+            ),
+        )
+        nothing: list[tuple[object, ...]] = [(None, None, None)] * 8
+        for text, given in (
+            (sql, rows[1:]),
+            (sql, nothing),
+            (sql, [*rows, (True, None, b"")]),
+            (sql, [*rows, (1.5, None, b"")]),
+            ("INSERT INTO t (a, b, c) VALUES (?, coalesce(?, ''), ?)", rows),
+            ("UPDATE t SET a = ?, b = ? WHERE c = ?", rows),
+        ):
+            self.assertIsNone(insert_from_arrays(text, given))
 
     def test_lists(self) -> None:
         """`IN ?` becomes placeholders on SQLite and an array on PostgreSQL."""
