@@ -7,7 +7,7 @@ from typing import Any
 from attrs import evolve
 
 from federation.resident.invited import Invitation
-from federation.stripped import stripped_of
+from federation.stripped import stripped_event, stripped_of
 from protocol.errors import Forbidden, InvalidParam, MatrixError
 from protocol.events import Event, EventDraft, Links, build_event, countersign
 from protocol.identifiers import EventID, RoomID, ServerName, UserID
@@ -139,11 +139,24 @@ class InvitationTests(ResidentCase):
             [other.pdu],
             [create.pdu, 5],
             [create.pdu, {**name.pdu, "signatures": {}}],
+            [create.pdu, stripped_event(name)],
+            [stripped_event(name)],
         ):
             with self.assertRaises(InvalidParam):
                 self._take(event, shown, room_version="12")
         self._take(event, [create.pdu, name.pdu], room_version="12")
         self.assertEqual(len(self.placed.outside), 1)
+
+    def test_in_version_12_servers_may_show_the_stripped_form(self) -> None:
+        """As Dendrite does, and Synapse did: kept to be looked at, as in earlier versions."""
+        draft = EventDraft(None, "m.room.create", BOB, {"room_version": "12"}, "")
+        create = build_event(
+            draft, V12, Links((), (), 1), now=self.world.now, server_name=THERE, key=self.there.key
+        )
+        event = self._invite(version=V12, room_id=create.room_id)
+        self._take(event, [stripped_event(create), 5], room_version="12")
+        kept = self.placed.outside[0][1]
+        self.assertEqual([shown["type"] for shown in kept], ["m.room.create", MEMBER])
 
     def test_users_who_take_no_invites(self) -> None:
         """The invite is neither signed nor kept."""
