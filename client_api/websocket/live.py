@@ -16,7 +16,7 @@ from client_api.websocket.services import Services
 from homeserver.background import run_in_background
 from homeserver.sync.session import Session
 from protocol.canonical_json import dumps
-from protocol.errors import MatrixError, Unavailable, UnknownToken
+from protocol.errors import MatrixError, Unavailable, UnknownToken, UserLocked
 from protocol.frames import AUTH_FAILED, LOGGED_OUT, SILENT, Auth, CloseCode
 from protocol.session import Window
 
@@ -127,6 +127,9 @@ class Live:
     def _not_good(self, token: str, error: MatrixError) -> None:
         if self._stopped:
             return
+        if isinstance(error, UserLocked):
+            self._end(error)
+            return
         if self._token == token and not error.extra.get("soft_logout"):
             self._owner.say_bye(LOGGED_OUT)
             return
@@ -157,6 +160,9 @@ class Live:
         self._send(b'{"type":"token_expiring","expires_in_ms":%d}' % left_ms)
 
     def _expired(self) -> None:
-        error = UnknownToken("The access token has expired", soft_logout=True)
+        self._end(UnknownToken("The access token has expired", soft_logout=True))
+
+    def _end(self, error: MatrixError) -> None:
+        """Say why the token is good no more, and bye."""
         self._send(error_frame(error, None, "a token"))
         self._owner.say_bye(AUTH_FAILED)

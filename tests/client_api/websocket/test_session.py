@@ -138,6 +138,14 @@ class EndingTests(SynchronousTestCase):
         self.server.fakes.say("secret")
         self.assertEqual(self.client.frames(), [])
 
+    def test_an_account_that_is_locked(self) -> None:
+        """A session of an account that is locked is told so and ends, and gets nothing more."""
+        self.server.tokens.table["alice"] = evolve(self.server.tokens.table["alice"], locked=True)
+        self.server.fakes.revoke(1)
+        self.server.fakes.say("secret")
+        error, bye = self.client.frames()
+        self.assertEqual((error["errcode"], bye["reason"]), ("M_USER_LOCKED", "auth_failed"))
+
     def test_another_session_ends(self) -> None:
         """A session goes on when another one of the user ends."""
         self.server.fakes.revoke(1)
