@@ -19,7 +19,7 @@ from homeserver.events.room_state import RoomState
 from homeserver.events.stored import StoredEvent
 from protocol.errors import Forbidden
 from protocol.events import Event
-from protocol.identifiers import RoomID, ServerName
+from protocol.identifiers import RoomID, ServerName, server_of
 from protocol.redaction import redact_event
 from protocol.visibility import VISIBILITY_KEY, memberships_needed, parse_visibility
 
@@ -71,11 +71,11 @@ class Sight:
         if needed is None:
             return True
         members = await self.state.members(room_nid, root)
-        nids = [nid for user_id, nid in members.items() if user_id.endswith(f":{origin}")]
+        nids = [nid for user_id, nid in members.items() if server_of(user_id) == origin]
         events = await self.state.stored.by_nid(room_nid, nids)
         return any(each.event.membership in needed for each in events.values())
 
 
 def _is_of(event: Event, origin: ServerName) -> bool:
     """Tell whether an event is about a membership of the server's own user."""
-    return event.type == MEMBER and event.state_key is not None and event.state_key.endswith(f":{origin}")
+    return event.type == MEMBER and event.state_key is not None and server_of(event.state_key) == origin

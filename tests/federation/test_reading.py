@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from protocol.errors import Forbidden, MatrixError, NotFound
 from protocol.events import EventDraft
-from protocol.identifiers import EventID
+from protocol.identifiers import EventID, ServerName, UserID
 from protocol.room_versions import V11, V12
 from tests.federation.inbound_helpers import STRANGER, InboundCase, start
 from tests.homeserver.events.helpers import ALICE, BOB, NOW, membership, message
@@ -77,6 +77,25 @@ class ReadingTests(InboundCase):
         contents = [dict(event.content) for event in found]
         self.assertEqual(contents[0], dict(after.event.content))
         self.assertEqual(contents[2], {})
+
+    async def test_a_server_named_like_a_port_sees_nothing_of_others(self) -> None:
+        """`8448` is a server name, and users of `far.test:8448` are not its own (security: F10)."""
+        here = await start(self.database)
+        room = (await here.worker.room(V11)).room
+        hidden = {"history_visibility": "joined"}
+        draft = EventDraft(room.room_id, "m.room.history_visibility", ALICE, hidden, "")
+        await here.worker.events.send(draft, now=NOW)
+        dora = UserID("@dora:far.test:8448")
+        joining = {"membership": "join", "displayname": "Dora"}
+        join = await here.worker.events.send(
+            EventDraft(room.room_id, "m.room.member", dora, joining, dora), now=NOW
+        )
+        secret = await here.worker.events.send(message(room.room_id, "secret"), now=NOW)
+        sight = here.reads.sight
+        own = await sight.shown(ServerName("far.test:8448"), [join, secret])
+        self.assertEqual(own, [join.event, secret.event])
+        others = await sight.shown(ServerName("8448"), [join, secret])
+        self.assertEqual([dict(event.content) for event in others], [{"membership": "join"}, {}])
 
     async def test_the_state_before_an_event_has_its_auth_chain(self) -> None:
         """State and auth chain are those before the event, whatever happened since."""
