@@ -32,6 +32,8 @@ V = TypeVar("V")
 
 NodeName = NewType("NodeName", bytes)
 """The 16-byte name of a node, meaningful within its room alone."""
+NodeKey = tuple[int, NodeName]
+"""A node anywhere: (room nid, name)."""
 
 NAME_BYTES = 16
 EMPTY = NodeName(bytes(NAME_BYTES))

@@ -22,6 +22,7 @@ from storage.trie_format import (
     BRANCH_BITS,
     EMBEDDED,
     EMPTY,
+    NodeKey,
     NodeName,
     child_of,
     children_of,
@@ -34,9 +35,6 @@ from storage.trie_format import (
 
 T = TypeVar("T")
 V = TypeVar("V")
-
-NodeKey = tuple[int, NodeName]
-"""A node anywhere: (room nid, name)."""
 
 Asking = Generator[Collection[NodeKey], Mapping[NodeKey, bytes], T]
 

@@ -11,13 +11,14 @@ outside the budget. Every key begins with the room: a root is of no use with ano
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Generic, TypeVar, cast
 
 from attrs import define, field
 
 from storage.database import Database, Dialect, Row, Transaction
-from storage.trie_format import NAME_BYTES, NodeName
+from storage.statements import array_literal
+from storage.trie_format import NAME_BYTES, NodeKey, NodeName
 from storage.trie_walks import NeedNodes, Nodes, Walk
 
 T = TypeVar("T")
@@ -36,6 +37,17 @@ _SELECT_ON_SQLITE = """
 """
 """Takes all names joined, and looks rows up in their order. `IN` sorts thousands of names first, and then
 reads the table crosswise: twice the time where a walk's order is that in which the nodes were made."""
+
+_SELECT_OF_ROOMS = (
+    "SELECT n.hash, int8send(n.room_nid) || n.data"
+    " FROM unnest(?::bigint[], ?::bytea[]) AS wanted(room_nid, hash)"
+    " JOIN state_nodes AS n ON n.room_nid = wanted.room_nid AND n.hash = wanted.hash"
+)
+"""The room comes before the bytes of its node, since a third column would make all of it text."""
+_SELECT_OF_ROOMS_ON_SQLITE = (
+    "WITH wanted(room_nid, hash) AS ( VALUES ?) SELECT n.room_nid, n.hash, n.data FROM wanted"
+    " JOIN state_nodes AS n ON n.room_nid = wanted.room_nid AND n.hash = wanted.hash"
+)
 
 
 class MissingNode(Exception):
@@ -57,6 +69,27 @@ def load_nodes(tx: Transaction, room_nid: int, names: Iterable[NodeName]) -> dic
         missing = [name for name in wanted if name not in found]
         if missing:
             raise MissingNode(f"{len(missing)} nodes are not in room {room_nid}, one is {missing[0].hex()}")
+    return found
+
+
+def load_nodes_of_rooms(tx: Transaction, wanted: Sequence[NodeKey]) -> dict[NodeKey, bytes]:
+    """Load nodes by room and name; unknown ones are absent."""
+    rooms = {room_nid for room_nid, _ in wanted}
+    if len(rooms) == 1:
+        (only,) = rooms
+        names = [name for _, name in wanted]
+        return {(only, name): data for name, data in load_nodes(tx, only, names).items()}
+    found: dict[NodeKey, bytes] = {}
+    for start in range(0, len(wanted), NODES_A_QUERY):
+        some = wanted[start : start + NODES_A_QUERY]
+        if tx.dialect is Dialect.SQLITE:
+            found |= {
+                (row[0], NodeName(row[1])): row[2] for row in tx.values(_SELECT_OF_ROOMS_ON_SQLITE, some)
+            }
+        else:
+            columns = [array_literal(column) for column in zip(*some, strict=True)]
+            for name, data in tx.pairs(_SELECT_OF_ROOMS, columns).items():
+                found[int.from_bytes(data[:8], "big"), NodeName(name)] = data[8:]
     return found
 
 
@@ -98,8 +131,8 @@ class NodeCache:
         """Keep nodes that cost up to `budget` bytes together."""
         self.budget = budget
         self.size = 0
-        self._nodes: OrderedDict[tuple[int, NodeName], bytes] = OrderedDict()
-        self._held: dict[tuple[int, NodeName], tuple[bytes, int]] = {}
+        self._nodes: OrderedDict[NodeKey, bytes] = OrderedDict()
+        self._held: dict[NodeKey, tuple[bytes, int]] = {}
 
     def __len__(self) -> int:
         """Count the nodes, held ones apart."""
@@ -115,9 +148,9 @@ class NodeCache:
             found[name] = data
         return found
 
-    def get_all(self, wanted: Collection[tuple[int, NodeName]]) -> dict[tuple[int, NodeName], bytes] | None:
+    def get_all(self, wanted: Collection[NodeKey]) -> dict[NodeKey, bytes] | None:
         """Give all these nodes of any rooms, or None when one is not here."""
-        found: dict[tuple[int, NodeName], bytes] = {}
+        found: dict[NodeKey, bytes] = {}
         for key in wanted:
             data = self._use(key)
             if data is None:
@@ -125,7 +158,7 @@ class NodeCache:
             found[key] = data
         return found
 
-    def _use(self, key: tuple[int, NodeName]) -> bytes | None:
+    def _use(self, key: NodeKey) -> bytes | None:
         """Give a node and note its use."""
         data = self._nodes.get(key)
         if data is not None:
@@ -146,7 +179,7 @@ class NodeCache:
         """Keep nodes of a room that the database has, and drop the oldest past the budget."""
         self.add_all({(room_nid, name): data for name, data in nodes.items()})
 
-    def add_all(self, nodes: Mapping[tuple[int, NodeName], bytes]) -> None:
+    def add_all(self, nodes: Mapping[NodeKey, bytes]) -> None:
         """Keep nodes that the database has, of any rooms, and drop the oldest past the budget."""
         for key, data in nodes.items():
             if key not in self._nodes:
@@ -186,11 +219,11 @@ class BorrowedNodes:
     """A cache as a database thread may use it: nothing in it moves, and what it lacked is in `loaded`."""
 
     _cache: NodeCache
-    loaded: dict[tuple[int, NodeName], bytes] = field(factory=dict, init=False)
+    loaded: dict[NodeKey, bytes] = field(factory=dict, init=False)
 
-    def get_all(self, wanted: Collection[tuple[int, NodeName]]) -> dict[tuple[int, NodeName], bytes] | None:
+    def get_all(self, wanted: Collection[NodeKey]) -> dict[NodeKey, bytes] | None:
         """Give all these nodes, or None when one is not here."""
-        found: dict[tuple[int, NodeName], bytes] = {}
+        found: dict[NodeKey, bytes] = {}
         for key in wanted:
             data = self.loaded.get(key) or self._cache.peek(*key)
             if data is None:
@@ -202,7 +235,7 @@ class BorrowedNodes:
         """Give a node."""
         return self.loaded.get((room_nid, name)) or self._cache.peek(room_nid, name)
 
-    def add_all(self, nodes: Mapping[tuple[int, NodeName], bytes]) -> None:
+    def add_all(self, nodes: Mapping[NodeKey, bytes]) -> None:
         """Keep nodes that the database has."""
         self.loaded.update(nodes)
 

@@ -13,17 +13,12 @@ from attrs import define, field
 
 from protocol.identifiers import StateKey
 from storage.database import Database, Transaction
-from storage.trie_format import NodeName
-from storage.trie_lookup import Asking, NodeKey, Sought, Whole, find_in_states, read_states
-from storage.trie_nodes import NODES_A_QUERY, BorrowedNodes, MissingNode, NodeCache, load_nodes
+from storage.trie_format import NodeKey
+from storage.trie_lookup import Asking, Sought, Whole, find_in_states, read_states
+from storage.trie_nodes import BorrowedNodes, MissingNode, NodeCache, load_nodes_of_rooms
 from storage.trie_walks import NeedNodes, Walk
 
 T = TypeVar("T")
-
-_SELECT = (
-    "WITH wanted(room_nid, hash) AS ( VALUES ?) SELECT n.room_nid, n.hash, n.data FROM wanted"
-    " JOIN state_nodes AS n ON n.room_nid = wanted.room_nid AND n.hash = wanted.hash"
-)
 
 
 @define(eq=False)
@@ -53,26 +48,13 @@ class _RestOfAsking(Generic[T]):
                 missing.append(node)
             else:
                 found[node] = data
-        loaded = _load(tx, missing)
+        loaded = load_nodes_of_rooms(tx, missing)
         self.loaded |= loaded
         found |= loaded
         if len(found) < len(self.wanted):
             room_nid, name = next(node for node in self.wanted if node not in found)
             raise MissingNode(f"node {name.hex()} is not in room {room_nid}")
         return found
-
-
-def _load(tx: Transaction, names: Sequence[NodeKey]) -> dict[NodeKey, bytes]:
-    """Load nodes of any rooms; unknown ones may be absent."""
-    if len({room_nid for room_nid, _ in names}) == 1:
-        room_nid = names[0][0]
-        found = load_nodes(tx, room_nid, [name for _, name in names])
-        return {(room_nid, name): data for name, data in found.items()}
-    loaded: dict[NodeKey, bytes] = {}
-    for start in range(0, len(names), NODES_A_QUERY):
-        for room_nid, name, data in tx.values(_SELECT, names[start : start + NODES_A_QUERY]):
-            loaded[room_nid, NodeName(name)] = data
-    return loaded
 
 
 @define(eq=False)

@@ -15,6 +15,7 @@ from storage.trie_nodes import (
     MissingNode,
     NodeCache,
     TrieReader,
+    load_nodes_of_rooms,
     run_in_transaction,
 )
 from tests.storage.helpers import PostgresCase, SqliteCase, insert_nodes
@@ -87,6 +88,18 @@ class TrieReaderContract:
             for reader in (self.reader, TrieReader(self.database, NodeCache(1 << 20))):
                 with self.assertRaises(MissingNode):
                     await reader.run(room, state_trie.members(wrong))
+
+    async def test_nodes_of_many_rooms_are_read_at_once(self) -> None:
+        """Nodes of several rooms come at once; those asked of another room than theirs do not."""
+        await self.prepare()
+        roots = {room_nid: await self.store(room_nid, STATE) for room_nid in (1, 2, 3)}
+        wanted = [(room_nid, NodeName(root)) for room_nid, root in roots.items()]
+        strayed = (1, NodeName(roots[2]))
+        found = await self.database.read(load_nodes_of_rooms, [*wanted, strayed])
+        self.assertEqual(found.keys(), set(wanted))
+        for node in wanted:
+            alone = await self.database.read(load_nodes_of_rooms, [node])
+            self.assertEqual(alone, {node: found[node]})
 
     async def test_held_nodes_are_found_before_they_are_stored(self) -> None:
         """A state built on one that is not committed yet is readable, and gone when the commit fails."""
