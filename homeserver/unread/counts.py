@@ -23,7 +23,7 @@ from homeserver.sync.suppliers import UnreadCount
 from homeserver.unread.evaluation import UnreadVerdicts
 from protocol.identifiers import RoomID, UserID
 from protocol.unread import EventClass, Masks, Verdict
-from storage import client_events, relations, unread
+from storage import client_events, feed, relations, unread
 from storage.client_events import Place
 from storage.database import Database, Transaction
 from storage.feed import Entry, Flag, Kind
@@ -43,6 +43,8 @@ class _Count:
     masks: Masks
     ignored: frozenset[UserID]
     """Whom the user ignored when it was counted: what they say does not count."""
+    upto: int
+    """The position in the feed of the last entry that was counted when it was read: it may be told later."""
     threads: dict[str, tuple[int, int]]
 
     def add(self, thread: str, verdict: Verdict) -> None:
@@ -70,6 +72,8 @@ class _Read:
     """What is read of the whole room: nothing up to here counts."""
     ignored: Set[int]
     """The numbers of users whom the reader ignores."""
+    upto: int
+    """The feed's last position in what was read."""
 
 
 class UnreadCounter:
@@ -116,6 +120,7 @@ class UnreadCounter:
         ignored: frozenset[UserID],
     ) -> dict[int, _Read]:
         """Read all that counts for a user in rooms (on a database thread)."""
+        upto = feed.tail(tx)
         joins = unread.joins(tx, user_nid, room_nids)
         markers = unread.markers(tx, user_nid, room_nids)
         ids = {room: RoomID(text) for room, text in client_events.room_ids(tx, room_nids).items()}
@@ -138,6 +143,7 @@ class UnreadCounter:
                 markers.get(room, nowhere),
                 floors[room],
                 nids,
+                upto,
             )
             for room in joins
         }
@@ -175,6 +181,8 @@ class UnreadCounter:
             return
         thread = stored.thread or MAIN
         for user_nid, count in counts.items():
+            if entry.pos <= count.upto:
+                continue
             if user_nid == stored.sender_nid:
                 if noted.event_class is not EventClass.NONE:
                     count.threads.pop(thread, None)
@@ -222,7 +230,7 @@ def _count(read: _Read, user_nid: int, ignored: frozenset[UserID]) -> _Count:
     """Count what was read: events by mask, those with a verdict of their own by that."""
     specials = {each.nid: each for each in read.specials if each.sender_nid not in read.ignored}
     done: dict[str, bool] = {}
-    count = _Count(read.masks, ignored, {})
+    count = _Count(read.masks, ignored, read.upto, {})
     places: dict[str, Place] = {}
     for event in read.events:
         if event.sender_nid in read.ignored:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -16,7 +16,7 @@ from protocol.identifiers import EventID, UserID
 from protocol.unread import BY_DEFAULT, HIGHLIGHT, SILENT, Judged, Verdict, classify, mentioned
 from storage.database import IntegrityError, Transaction
 from storage.engines import open_database
-from storage.feed import Flag, Kind, NewEntry
+from storage.feed import Entry, Flag, Kind, NewEntry
 from storage.memberships import PUT_MEMBERSHIP, Membership
 from storage.receipts import ReceiptRow, receipt_rows
 from storage.rows import run_all
@@ -123,6 +123,21 @@ class CountTests(TestCase):
         self.assertEqual(await self.counts(DAVE), (3, 1, {}))
         rows = await self.database.read(lambda tx: tx.all("SELECT count(*) FROM unread_verdicts"))
         self.assertEqual(rows[0][0], 1, "a row for the one exception, none for the room")
+
+    async def test_what_is_read_before_the_feed_tells_of_it_counts_once(self) -> None:
+        """An event that stands in the database, but of which the feed tells only later, counts once."""
+        deliver = self.world.feed.deliver
+
+        async def late(entries: Sequence[Entry], began: int) -> None:
+            self.assertEqual(await self.counts(BOB), (1, 0, {}))
+            await deliver(entries, began)
+
+        self.world.feed.deliver = late  # type: ignore[method-assign]
+        await self.room.say(ALICE, "x")
+        self.assertEqual(await self.counts(BOB), (1, 0, {}))
+        self.world.feed.deliver = deliver  # type: ignore[method-assign]
+        await self.room.say(ALICE, "y")
+        self.assertEqual(await self.counts(BOB), (2, 0, {}))
 
     async def test_ignored_users_count_nothing(self) -> None:
         """What ignored users say, mentions too, counts no more, nor what they said before."""
