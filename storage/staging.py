@@ -55,6 +55,8 @@ _SEIZE = (
 )
 _TAKE_OVER = f"{_SEIZE} WHERE staged_rooms.expires <= excluded.expires - {LEASE}"
 _RENEW = "UPDATE staged_rooms SET expires = ? WHERE room_nid = ? AND holder = ?"
+_LOCK = "UPDATE staged_rooms SET holder = holder WHERE room_nid = ? AND holder = ?"
+"""Lets `_RELEASE` see what was staged while it waited for the row, which a statement by itself does not."""
 _RELEASE = (
     "DELETE FROM staged_rooms WHERE room_nid = ? AND holder = ?"
     " AND NOT EXISTS (SELECT 1 FROM staged_pdus WHERE room_nid = ?)"
@@ -148,6 +150,7 @@ def after(tx: Transaction, room_nid: int, holder: str, staged_nid: int, limit: i
 def drop(tx: Transaction, room_nid: int, holder: str, event_id: str) -> None:
     """Forget a PDU that is placed or given up, and with the last one the lease of `holder`."""
     tx.many(_DROP, ((room_nid, event_id),))
+    tx.many(_LOCK, ((room_nid, holder),))
     tx.many(_RELEASE, ((room_nid, holder, room_nid),))
 
 

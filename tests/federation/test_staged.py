@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from attrs import define
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock as TimersClock
 
-from federation.inbound.staged import BRIDGE_AFTER, RETRY_SECONDS, StagedPdus
+from federation.inbound.staged import BRIDGE_AFTER, RETRY_SECONDS, STAGED_BOUNDS, StagedPdus
 from homeserver.clock import Clock
 from homeserver.events.gaps import Gaps
 from homeserver.events.nids import Room
@@ -26,7 +27,7 @@ from tests.homeserver.events.received_helpers import (
     stored_of,
     tip,
 )
-from tests.storage.helpers import PostgresCase, SqliteCase
+from tests.storage.helpers import REACTOR, PostgresCase, SqliteCase
 
 
 @define(eq=False)
@@ -199,6 +200,25 @@ class PostgresStaged(StagedTests, PostgresCase):
         self.assertTrue(await one._place_all(room.nid))
         await other._take_over()
         self.assertEqual(await self.database.read(leases), [("one", NOW + 2 * staging.LEASE)])
+
+    async def test_a_lease_stays_for_what_is_staged_as_the_last_is_dropped(self) -> None:
+        """Whoever stages while the last PDU before is dropped keeps the room, in whatever order they come."""
+        _, room, event = await self.stage_one()
+
+        def stage(tx: Transaction) -> None:
+            staging.stage(tx, OTHER, NOW, [ToStage(room.nid, "$another", b"{}")], STAGED_BOUNDS, "one")
+            self.assertIsNone(tx.one(waiting))
+            REACTOR.callFromThread(is_staged.callback, None)
+            while not tx.one(waiting):
+                pass
+
+        waiting = "SELECT 1 FROM pg_locks WHERE NOT granted"
+        is_staged: Deferred[None] = Deferred()
+        staged = Deferred.fromCoroutine(self.database.write(stage))
+        await is_staged
+        await self.database.write(staging.drop, room.nid, "one", event.event_id)
+        await staged
+        self.assertEqual(await self.database.read(leases), [("one", NOW + staging.LEASE)])
 
     async def test_others_look_for_what_is_left(self) -> None:
         """A process that runs looks on its own for rooms that nobody works on."""
