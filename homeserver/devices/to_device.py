@@ -72,6 +72,8 @@ class ToDeviceMessages:
     max_waiting: int = MAX_WAITING
     _empty: dict[tuple[int, str], None] = Factory(dict)
     """Devices for which nothing waits."""
+    _changes: int = 0
+    """Counts messages told of by the feed: what was looked up meanwhile may be out of date."""
 
     async def send(
         self, sender: UserID, event_type: str, messages: Messages, txn: TransactionKey, now: int
@@ -114,10 +116,12 @@ class ToDeviceMessages:
         key = (session.user_nid, session.device_id)
         if key in self._empty:
             return None
+        changes = self._changes
         found = await self.database.read(to_device.after, session.user_nid, session.device_id, after, limit)
         if found:
             return ToDevicePage([content for _, content in found], found[-1][0])
-        if after == 0 or not await self.database.read(to_device.count, *key):
+        is_empty = after == 0 or not await self.database.read(to_device.count, *key)
+        if is_empty and changes == self._changes:
             self._remember_empty(key)
         return None
 
@@ -130,6 +134,7 @@ class ToDeviceMessages:
         """Follow the feed: for whom a message came, there is one to read."""
         users = {entry.user_nid for entry in entries if entry.kind == Kind.TO_DEVICE}
         if users:
+            self._changes += 1
             for key in [key for key in self._empty if key[0] in users]:
                 del self._empty[key]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from attrs import define
 from twisted.internet.defer import Deferred, gatherResults
 
 from homeserver.devices import to_device as to_device_module
@@ -18,6 +19,22 @@ from tests.homeserver.events.helpers import ALICE, BOB, NOW
 from tests.storage.helpers import PostgresCase, SqliteCase
 
 DESK = DeviceID("DESK")
+
+
+@define(eq=False)
+class _Slow:
+    """A database whose answers come late: something happens after the first was read."""
+
+    database: Any
+    happens: Any
+
+    async def read(self, work: Any, *args: Any) -> Any:
+        """Read, and let happen what happens before anyone hears of it."""
+        found = await self.database.read(work, *args)
+        happens, self.happens = self.happens, None
+        if happens is not None:
+            await happens()
+        return found
 
 
 class ToDeviceTests:
@@ -61,6 +78,13 @@ class ToDeviceTests:
         self.assertIsNone(await self.post.after(session, rest.last, 10))
         await self._send({BOB: {PHONE: {"n": 4}}}, "3")
         self.assertEqual(await self._waiting(PHONE), [{"n": 4}])
+
+    async def test_what_comes_while_one_looks_is_not_overlooked(self) -> None:
+        """A message of which the feed tells before an older look at the database is answered is there."""
+        await self._start()
+        self.post.database = _Slow(self.database, lambda: self._send({BOB: {PHONE: {"n": 1}}}))
+        self.assertEqual(await self._waiting(PHONE), [])
+        self.assertEqual(await self._waiting(PHONE), [{"n": 1}])
 
     async def test_repeat(self) -> None:
         """A transaction that is repeated sends nothing again."""
