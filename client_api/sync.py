@@ -17,7 +17,7 @@ from homeserver.http.calls import Call, Json, Query, Reply
 from homeserver.http.routing import Auth, RateClass, Route
 from homeserver.sync.filters import DEFAULT_FILTER, Filter, Filters
 from homeserver.sync.long_poll import MAX_TIMEOUT_MS, LongPoll
-from homeserver.sync.session import DEFAULT_OPTIONS, Options
+from homeserver.sync.session import DEFAULT_OPTIONS, STATE, STATE_AFTER, STATE_AFTER_UNSTABLE, Options
 from homeserver.sync.tokens import parse_sync_token
 from protocol.errors import NotFound, UnknownToken, UserLocked
 from protocol.identifiers import UserID
@@ -91,11 +91,15 @@ class Sync:
         """Read what the client asks for beside the position."""
         query: Query = call.query
         full_state = query.boolean("full_state")
-        state_after = query.boolean("use_state_after") or query.boolean("org.matrix.msc4222.use_state_after")
+        name = STATE
+        if query.boolean("use_state_after"):
+            name = STATE_AFTER
+        elif query.boolean("org.matrix.msc4222.use_state_after"):
+            name = STATE_AFTER_UNSTABLE
         wanted = await self._filter(call)
-        if wanted is DEFAULT_FILTER and not full_state and not state_after:
+        if wanted is DEFAULT_FILTER and not full_state and name == STATE:
             return DEFAULT_OPTIONS
-        return Options(wanted, full_state, state_after)
+        return Options(wanted, full_state, name)
 
     async def _filter(self, call: Call[Any]) -> Filter:
         """Compile the filter: JSON in the query, or the ID of a stored one; raise NotFound, BadJson."""

@@ -80,7 +80,7 @@ class LongPoll:
         After a wait `stands` is given the time, and raises if whoever asks may be told no more.
         """
         if since is None or options.full_state:
-            key = (session, since, options.filter, options.state_after, options.full_state)
+            key = (session, since, options.filter, options.state_name, options.full_state)
             return await self._first.run(key, lambda: self._in_turn(session, since, options))
         deadline = self._clock.now_ms() + min(timeout_ms, MAX_TIMEOUT_MS)
         wait = _Wait(self._deadlines)

@@ -7,6 +7,10 @@ from attrs import frozen
 from homeserver.sync.filters import DEFAULT_FILTER, Filter
 from protocol.identifiers import DeviceID, UserID
 
+STATE = b"state"
+STATE_AFTER = b"state_after"
+STATE_AFTER_UNSTABLE = b"org.matrix.msc4222.state_after"
+
 
 @frozen
 class Session:
@@ -23,13 +27,13 @@ class Options:
 
     filter: Filter = DEFAULT_FILTER
     full_state: bool = False
-    state_after: bool = False
-    """Give state at the end of the timeline instead of at its start (MSC4222)."""
+    state_name: bytes = STATE
+    """The member of a room that has its state; clients that ask by the name of MSC4222 read that alone."""
 
     @property
-    def state_name(self) -> bytes:
-        """Name the member of a room that has its state."""
-        return b"state_after" if self.state_after else b"state"
+    def state_after(self) -> bool:
+        """Tell whether to give state at the end of the timeline instead of at its start."""
+        return self.state_name != STATE
 
 
 DEFAULT_OPTIONS = Options()

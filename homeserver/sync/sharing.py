@@ -25,7 +25,7 @@ from storage.feed import Entry, is_change
 
 def share_key(span: tuple[int, int, int, bool], since: int | None, options: Options) -> Hashable:
     """Name a shared content within its room: by its span, the lower bound if that cut it, and the options."""
-    return (span, since, options.filter, options.state_after)
+    return (span, since, options.filter, options.state_name)
 
 
 @frozen(eq=False)

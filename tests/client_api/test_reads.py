@@ -185,6 +185,18 @@ class SyncTests(ReadsCase):
         answer = await waiting
         self.assertEqual(list(answer["rooms"]["invite"]), [other.room_id])
 
+    async def test_state_after_has_the_name_it_was_asked_by(self) -> None:
+        """Clients that ask by the name of MSC4222 find the state by that name, others by the present one."""
+        names = {"use_state_after": "state_after"}
+        names["org.matrix.msc4222.use_state_after"] = "org.matrix.msc4222.state_after"
+        for parameter, member in names.items():
+            answer = await self.get("/v3/sync", **{parameter: "true"})
+            room = answer["rooms"]["join"][self.room.room_id]
+            self.assertEqual([name for name in room if "state" in name], [member])
+            self.assertIn("m.room.create", [event["type"] for event in room[member]["events"]])
+        both = await self.get("/v3/sync", **dict.fromkeys(names, "true"))
+        self.assertIn("state_after", both["rooms"]["join"][self.room.room_id])
+
     async def test_a_wait_survives_a_fork(self) -> None:
         """A user whose memberships must be read again is still woken."""
         answer = await self.get("/v3/sync")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from homeserver.sync.session import STATE_AFTER
 from protocol.identifiers import UserID
 from storage.trie_nodes import NodeCache
 from tests.homeserver.sync.feed_case import ALICE, BOB, CAROL, FeedCase, timeline
@@ -59,7 +60,7 @@ class JoinedTests(FeedCase):
         self.assertEqual(timeline(joined), event_ids(room.sent))
         self.assertEqual(joined["state"]["events"], [])
         self.assertFalse(joined["timeline"]["limited"])
-        answer, _ = await self.sync(ALICE, state_after=True)
+        answer, _ = await self.sync(ALICE, state_name=STATE_AFTER)
         joined = answer["rooms"]["join"][room.room_id]
         self.assertNotIn("state", joined)
         self.assertEqual(len(joined["state_after"]["events"]), 4)
@@ -92,7 +93,7 @@ class JoinedTests(FeedCase):
         last = joined["timeline"]["events"][-1]
         self.assertEqual(last["unsigned"]["replaces_state"], name.event.event_id)
         self.assertEqual(last["unsigned"]["prev_content"], {"name": "one"})
-        answer, _ = await self.sync(ALICE, token, state_after=True)
+        answer, _ = await self.sync(ALICE, token, state_name=STATE_AFTER)
         joined = answer["rooms"]["join"][room.room_id]
         self.assertEqual([e["event_id"] for e in joined["state_after"]["events"]], [name2.event.event_id])
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import TestCase
 
 from homeserver.sync.filters import DEFAULT_FILTER, compile_filter
-from homeserver.sync.session import Options
+from homeserver.sync.session import STATE, STATE_AFTER, Options
 from homeserver.sync.suppliers import AccountDatum, Receipt
 from protocol.identifiers import UserID
 from storage.engines import open_database
@@ -111,8 +111,8 @@ class PathTests(TestCase):
             for step, room, who in after:
                 await take(world, rooms[room], step, USERS[who])
             for wanted in (DEFAULT_FILTER, LAZY, TYPED):
-                for state_after in (False, True):
-                    options = Options(wanted, state_after=state_after)
+                for name in (STATE, STATE_AFTER):
+                    options = Options(wanted, state_name=name)
                     for user, token in tokens.items():
                         session = await world.session(user)
                         got = [

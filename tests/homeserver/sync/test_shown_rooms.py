@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from homeserver.sync.session import STATE_AFTER
 from protocol.identifiers import UserID
 from tests.homeserver.sync.feed_case import ALICE, BOB, CAROL, FeedCase, timeline
 from tests.homeserver.sync.world import event_ids
@@ -61,7 +62,7 @@ class MembershipTests(FeedCase):
             left = answer["rooms"]["leave"][room.room_id]
             self.assertEqual(timeline(left), [said.event.event_id, kick.event.event_id])
             self.assertEqual(left["state"]["events"], [])
-            answer, _ = await self.sync(BOB, token, state_after=True)
+            answer, _ = await self.sync(BOB, token, state_name=STATE_AFTER)
             after = answer["rooms"]["leave"][room.room_id]["state_after"]["events"]
             self.assertEqual([e["event_id"] for e in after], [kick.event.event_id])
             answer, _ = await self.sync(BOB, later)
