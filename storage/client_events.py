@@ -89,6 +89,8 @@ _TRANSACTIONS_IN_ROOM = Often(
     " WHERE room_nid = ? AND event_nid IN ?"
 )
 
+EVENTS_A_QUERY = 10_000
+
 Place = tuple[int, int]
 """A place in history: (depth, event nid)."""
 
@@ -99,7 +101,9 @@ def by_nids(tx: Transaction, wanted: Sequence[tuple[int, int]]) -> list[ClientEv
     for room_nid, nid in wanted:
         rooms.setdefault(room_nid, []).append(nid)
     if len(rooms) == 1:
-        rows = tx.all(_BY_NID_IN_ROOM, next(iter(rooms.items())))
+        ((room_nid, nids),) = rooms.items()
+        parts = [nids[start : start + EVENTS_A_QUERY] for start in range(0, len(nids), EVENTS_A_QUERY)]
+        rows = [row for part in parts for row in tx.all(_BY_NID_IN_ROOM, (room_nid, part))]
     elif tx.dialect is Dialect.POSTGRES:
         rows = tx.values(_BY_NID_IN_ROOMS, [(room, array_literal(nids)) for room, nids in rooms.items()])
     else:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 
 from storage import client_events
+from storage.client_events import ClientEventRow
 from storage.database import Database, Transaction
 from storage.migrate import migrate
+from storage.statements import SQLITE_MAX_VARIABLES
 from tests.storage.helpers import PostgresCase, SqliteCase
 
 _INSERT = (
@@ -46,6 +49,18 @@ class ClientEventsContract:
 
 class SqliteTests(ClientEventsContract, SqliteCase):
     """On SQLite."""
+
+    async def test_the_whole_state_of_a_large_room(self) -> None:
+        """More events of a room than SQLite takes arguments, as it is commonly built, are read."""
+
+        def read(tx: Transaction) -> Sequence[ClientEventRow]:
+            connection = tx._cursor.connection  # type: ignore[attr-defined]
+            connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, SQLITE_MAX_VARIABLES)
+            return client_events.by_nids(tx, [(1, nid) for nid in range(SQLITE_MAX_VARIABLES + 1)])
+
+        await migrate(self.database)
+        await self.database.write(put, [(1, nid) for nid in range(3)])
+        self.assertEqual(len(await self.database.read(read)), 3)
 
 
 class PostgresTests(ClientEventsContract, PostgresCase):
