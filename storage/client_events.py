@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from protocol.identifiers import EventID
-from storage.database import Dialect, Transaction
+from storage.database import Dialect, Transaction, parts_of
 from storage.plans import Often
 from storage.statements import array_literal
 from storage.text import escape
@@ -89,8 +89,6 @@ _TRANSACTIONS_IN_ROOM = Often(
     " WHERE room_nid = ? AND event_nid IN ?"
 )
 
-EVENTS_A_QUERY = 10_000
-
 Place = tuple[int, int]
 """A place in history: (depth, event nid)."""
 
@@ -102,8 +100,7 @@ def by_nids(tx: Transaction, wanted: Sequence[tuple[int, int]]) -> list[ClientEv
         rooms.setdefault(room_nid, []).append(nid)
     if len(rooms) == 1:
         ((room_nid, nids),) = rooms.items()
-        parts = [nids[start : start + EVENTS_A_QUERY] for start in range(0, len(nids), EVENTS_A_QUERY)]
-        rows = [row for part in parts for row in tx.all(_BY_NID_IN_ROOM, (room_nid, part))]
+        rows = [row for part in parts_of(nids) for row in tx.all(_BY_NID_IN_ROOM, (room_nid, part))]
     elif tx.dialect is Dialect.POSTGRES:
         rows = tx.values(_BY_NID_IN_ROOMS, [(room, array_literal(nids)) for room, nids in rooms.items()])
     else:

@@ -4,7 +4,8 @@ A unit of work is a plain function whose first argument is a `Transaction`; it r
 database thread, in one transaction, and its return value is what the caller awaits. It must not touch
 objects the reactor mutates. SQL is one text for both engines: `?` placeholders; a `?` whose argument is
 a list or tuple expands to `(?, ?, …)`, so `WHERE event_nid IN ?` works on both (callers keep lists
-under 10,000 entries). `FOR UPDATE` is dropped by SQLite, whose write transactions are exclusive.
+within `MAX_LIST` entries, `parts_of` cuts longer ones). `FOR UPDATE` is dropped by SQLite, whose write
+transactions are exclusive.
 
 A work may be run again after a lost connection or a deadlock, so it must have no effect but its
 transaction and its result, and must not use up its arguments. After a statement has failed, the
@@ -14,7 +15,7 @@ jobs wait, `read` and `write` raise `protocol.errors.Unavailable`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -23,6 +24,15 @@ T = TypeVar("T")
 
 Row = tuple[Any, ...]
 """A database row, typed by the store that reads it, at once."""
+
+
+MAX_LIST = 10_000
+"""Entries in a list that is an argument; SQLite takes at least three times as many."""
+
+
+def parts_of(values: Sequence[T]) -> Iterator[list[T]]:
+    """Cut values into lists that a statement takes; nothing has no parts."""
+    return (list(values[start : start + MAX_LIST]) for start in range(0, len(values), MAX_LIST))
 
 
 class Dialect(Enum):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-from storage.database import Transaction
+from storage.database import Transaction, parts_of
 from storage.plans import Often
 from storage.rows import Rows, Statement
 
@@ -128,31 +128,28 @@ def redacted_by_rows(room_nid: int, target_nid: int, redaction_nid: int) -> Rows
 
 def by_nid(tx: Transaction, room_nid: int, event_nids: Sequence[int]) -> list[EventRow]:
     """Read events of one room; unknown ones are absent, the order is any."""
-    if not event_nids:
-        return []
-    return [EventRow._make(row) for row in tx.all(_BY_NID, (room_nid, list(event_nids)))]
+    parts = parts_of(event_nids)
+    return [EventRow._make(row) for part in parts for row in tx.all(_BY_NID, (room_nid, part))]
 
 
 def by_id(tx: Transaction, room_nid: int, event_ids: Sequence[str]) -> list[EventRow]:
     """Read events of one room by event ID; unknown ones are absent, the order is any."""
-    if not event_ids:
-        return []
-    return [EventRow._make(row) for row in tx.all(_BY_ID, (room_nid, list(event_ids)))]
+    return [EventRow._make(row) for part in parts_of(event_ids) for row in tx.all(_BY_ID, (room_nid, part))]
 
 
 def texts(tx: Transaction, room_nid: int, event_nids: Sequence[int]) -> list[tuple[str, bytes, int | None]]:
     """Give (event ID, PDU, nid of the redaction that applies) of events of one room, in any order."""
-    return [row[:3] for row in tx.all(_TEXTS, (room_nid, list(event_nids)))] if event_nids else []
+    return [row[:3] for part in parts_of(event_nids) for row in tx.all(_TEXTS, (room_nid, part))]
 
 
 def nids(tx: Transaction, room_nid: int, event_ids: Sequence[str]) -> dict[str, int]:
     """Give the nids of those events that the room has."""
-    return dict(tx.all(_NIDS, (room_nid, list(event_ids)))) if event_ids else {}
+    return dict(row for part in parts_of(event_ids) for row in tx.all(_NIDS, (room_nid, part)))
 
 
 def ids(tx: Transaction, room_nid: int, event_nids: Sequence[int]) -> dict[int, str]:
     """Give the event IDs of nids of one room."""
-    return dict(tx.all(_IDS, (room_nid, list(event_nids)))) if event_nids else {}
+    return dict(row for part in parts_of(event_nids) for row in tx.all(_IDS, (room_nid, part)))
 
 
 def rooms_of(tx: Transaction, event_id: str) -> list[int]:

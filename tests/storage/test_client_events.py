@@ -5,8 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from storage import client_events
-from storage.client_events import ClientEventRow
+from storage import client_events, events
 from storage.database import Database, Transaction
 from storage.migrate import migrate
 from storage.statements import SQLITE_MAX_VARIABLES
@@ -52,15 +51,22 @@ class SqliteTests(ClientEventsContract, SqliteCase):
 
     async def test_the_whole_state_of_a_large_room(self) -> None:
         """More events of a room than SQLite takes arguments, as it is commonly built, are read."""
+        nids = range(SQLITE_MAX_VARIABLES + 1)
+        ids = [f"${nid}" for nid in nids]
 
-        def read(tx: Transaction) -> Sequence[ClientEventRow]:
+        def read(tx: Transaction) -> None:
             connection = tx._cursor.connection  # type: ignore[attr-defined]
             connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, SQLITE_MAX_VARIABLES)
-            return client_events.by_nids(tx, [(1, nid) for nid in range(SQLITE_MAX_VARIABLES + 1)])
+            self.assertEqual(len(client_events.by_nids(tx, [(1, nid) for nid in nids])), 3)
+            self.assertEqual({row.event_nid for row in events.by_nid(tx, 1, nids)}, {0, 1, 2})
+            self.assertEqual({row.event_nid for row in events.by_id(tx, 1, ids)}, {0, 1, 2})
+            self.assertEqual({row[0] for row in events.texts(tx, 1, nids)}, {"$0", "$1", "$2"})
+            self.assertEqual(events.nids(tx, 1, ids), {"$0": 0, "$1": 1, "$2": 2})
+            self.assertEqual(events.ids(tx, 1, nids), {0: "$0", 1: "$1", 2: "$2"})
 
         await migrate(self.database)
         await self.database.write(put, [(1, nid) for nid in range(3)])
-        self.assertEqual(len(await self.database.read(read)), 3)
+        await self.database.read(read)
 
 
 class PostgresTests(ClientEventsContract, PostgresCase):
