@@ -20,7 +20,7 @@ from homeserver.rooms.inviting import head_of
 from homeserver.rooms.ports import RemoteDirectory
 from homeserver.rooms.presets import Visibility
 from homeserver.rooms.published import DirectoryQuery, Published
-from protocol.errors import AliasTaken, Forbidden, InvalidParam, RoomInUse
+from protocol.errors import AliasTaken, Forbidden, InvalidParam, MissingToken, RoomInUse
 from protocol.identifiers import RoomAlias, ServerName, parse_room_alias, parse_room_id, parse_server_name
 
 
@@ -49,6 +49,8 @@ class PublicRooms(msgspec.Struct, frozen=True):
     limit: int = 100
     since: str | None = None
     filter: RoomFilter | None = None
+    include_all_networks: bool = False
+    third_party_instance_id: str | None = None
 
 
 @frozen(eq=False)
@@ -114,14 +116,21 @@ class Directory:
     async def _page(self, call: Call[Any], wanted: PublicRooms) -> Reply:
         if wanted.limit < 1:
             raise InvalidParam("limit: must be at least 1")
-        server = call.query.get("server")
-        if server is not None and server != self.server_name:
-            query = msgspec.to_builtins(wanted)
-            bare = {key: value for key, value in query.items() if value is not None}
-            return await self.remote.public_rooms(parse_server_name(server), bare)
         chosen = wanted.filter or RoomFilter()
-        query = DirectoryQuery(wanted.limit, wanted.since, chosen.generic_search_term, chosen.room_types)
-        return await self.published.page(query)
+        query = DirectoryQuery(
+            wanted.limit,
+            wanted.since,
+            chosen.generic_search_term,
+            chosen.room_types,
+            wanted.include_all_networks,
+            wanted.third_party_instance_id,
+        )
+        server = call.query.get("server")
+        if server is None or server == self.server_name:
+            return await self.published.page(query)
+        if call.asker is None:  # else anybody could have this server knock at others' doors
+            raise MissingToken("Only users of this server may look into the directories of others")
+        return await self.remote.public_rooms(parse_server_name(server), query)
 
     def routes(self) -> tuple[Route, ...]:
         """List what this family serves."""

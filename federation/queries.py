@@ -13,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from attrs import frozen
 
 from federation.failures import BadAnswer, Refused, passed_on
+from federation.listed_rooms import read_page
 from federation.paths import V1, path, with_query
 from federation.requests import ServerRequest, ServerRequests
+from homeserver.rooms.published import MAX_PAGE, DirectoryQuery
 from protocol.canonical_json import JsonObject, encode
 from protocol.errors import MatrixError
 from protocol.identifiers import (
@@ -28,6 +30,8 @@ from protocol.identifiers import (
 )
 
 KEYS_SIZE = 16 * 1024 * 1024
+ROOMS_SIZE = 4 * 1024 * 1024
+"""Bytes of a page of published rooms."""
 MAX_SERVERS = 500
 """Servers read from the answer to an alias."""
 
@@ -103,14 +107,22 @@ class FederationQueries:
         answer["one_time_keys"] = _of_server(answer.get("one_time_keys"), server)
         return answer
 
-    async def public_rooms(self, server: ServerName, body: JsonObject) -> JsonObject:
-        """Ask a server for its published rooms."""
-        answer = await self._post(server, "publicRooms", encode(body), 30)
-        chunk = answer.get("chunk")
-        if not isinstance(chunk, list):
-            raise BadAnswer(server, "chunk is missing")
-        answer["chunk"] = [room for room in chunk if isinstance(room, dict)]
-        return answer
+    async def public_rooms(self, server: ServerName, query: DirectoryQuery) -> JsonObject:
+        """Ask a server for a page of its published rooms; what it says of them is checked."""
+        limit = min(query.limit, MAX_PAGE)
+        wanted = {"generic_search_term": query.search, "room_types": query.room_types}
+        chosen = {name: value for name, value in wanted.items() if value is not None}
+        body = {
+            "limit": limit,
+            "since": query.since,
+            "filter": chosen or None,
+            "include_all_networks": query.all_networks or None,
+            "third_party_instance_id": query.network,
+        }
+        said = encode({name: value for name, value in body.items() if value is not None})
+        uri = f"{V1}/publicRooms"
+        answer = await self.requests.signed(ServerRequest(server, "POST", uri, said, ROOMS_SIZE, insist=True))
+        return read_page(server, answer, limit)
 
     async def version(self, server: ServerName) -> JsonObject:
         """Ask which software a server runs."""

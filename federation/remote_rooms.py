@@ -13,6 +13,7 @@ from federation.knocking import Knocking
 from federation.leaving import Leaving
 from federation.queries import FederationQueries
 from federation.templates import Wish
+from homeserver.rooms.published import DirectoryQuery
 from protocol.canonical_json import JsonObject
 from protocol.errors import MatrixError, NotFound
 from protocol.events import Event
@@ -70,7 +71,7 @@ class RemoteDirectories:
             ) from None
         return target.room_id, target.servers
 
-    async def public_rooms(self, server: ServerName, query: JsonObject) -> JsonObject:
+    async def public_rooms(self, server: ServerName, query: DirectoryQuery) -> JsonObject:
         """Give a page of another server's published rooms."""
         try:
             return await self.queries.public_rooms(server, query)

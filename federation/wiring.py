@@ -245,6 +245,8 @@ class Answering:
     edus: Mapping[str, EduHandler]
     holder: str
     """The name of this process to others on the same database."""
+    public_rooms: bool
+    """Whether other servers may see the published rooms."""
 
 
 def make_access(core: Core) -> RoomAccess:
@@ -285,7 +287,9 @@ def make_inbound(
         HandshakeRoutes(templates, submissions, JoinedRooms(own_name, core.state, receiving.chains, texts)),
         InviteRoutes(invitations),
         ThirdPartyRoutes(third_party),
-        QueryRoutes(own_name, rooms.aliases, answering.profiles, rooms.published, False),
+        QueryRoutes(
+            own_name, rooms.aliases, answering.profiles, rooms.published, access, answering.public_rooms
+        ),
         UserKeyRoutes(own_name, answering.keys),
     )
     return Inbound(staged, tuple(route for family in families for route in family.routes()))

@@ -312,6 +312,7 @@ def _make_inbound(base: Foundation, talk: Talk, services: Services) -> Inbound:
         passing.keys,
         passing.incoming.handlers(),
         base.writer,
+        base.config.federation.public_rooms,
     )
     return make_inbound(base.core, base.own, talk.requests, talk.access, answering)
 

@@ -16,6 +16,7 @@ from protocol.identifiers import EventID, RoomID, ServerName, StateKey
 from protocol.server_acl import ServerAcl
 
 ACL: StateKey = ("m.room.server_acl", "")
+CREATE: StateKey = ("m.room.create", "")
 MAX_COMPILED = 1_000
 """Compiled ACLs kept."""
 
@@ -49,6 +50,13 @@ class RoomAccess:
         """Raise Forbidden if the current ACL of the room denies `origin`."""
         if not await self.allows(origin, head):
             raise Forbidden(f"{origin} is denied by the access control list of the room")
+
+    async def may_list(self, origin: ServerName, head: RoomHead) -> bool:
+        """Tell whether `origin` may find a published room: one that federates, and does not deny it."""
+        create = (await head.state([CREATE])).get(CREATE)
+        if create is None or create.content.get("m.federate") is False:
+            return False
+        return await self.allows(origin, head)
 
     async def allows(self, origin: ServerName, head: RoomHead) -> bool:
         """Tell whether the current ACL of the room lets `origin` take part."""

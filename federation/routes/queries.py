@@ -6,19 +6,20 @@ Source: server-server-api.md, "Querying for information", "Public Room Directory
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from attrs import frozen
 
+from federation.resident.access import RoomAccess
 from homeserver.http.calls import Call
 from homeserver.http.routing import Auth, RateClass, Route
 from homeserver.rooms.aliases import Aliases
-from homeserver.rooms.published import DirectoryQuery, Published
+from homeserver.rooms.published import MAX_PAGE, DirectoryQuery, Published
 from protocol.errors import BadJson, Forbidden, InvalidParam, Unrecognized
 from protocol.identifiers import ServerName, UserID, parse_room_alias, parse_user_id, server_of
 
 V1 = "/_matrix/federation/v1"
-MAX_ROOMS = 500
 MAX_FIELD = 255
 
 
@@ -38,6 +39,7 @@ class QueryRoutes:
     aliases: Aliases
     profiles: Profiles
     published: Published
+    access: RoomAccess
     directory_is_public: bool
     """Whether other servers may see the published rooms."""
 
@@ -70,13 +72,22 @@ class QueryRoutes:
     async def get_public_rooms(self, call: Call[None]) -> dict[str, Any]:
         """Give a page of the published rooms."""
         self._require_public()
-        limit = call.query.integer("limit", 100, least=1, most=MAX_ROOMS)
-        return await self.published.page(DirectoryQuery(limit, call.query.get("since")))
+        asked = call.query
+        query = DirectoryQuery(
+            asked.integer("limit", 0) or MAX_PAGE,
+            asked.get("since") or None,
+            all_networks=asked.boolean("include_all_networks"),
+            network=asked.get("third_party_instance_id") or None,
+        )
+        return await self._page(call.origin, query)
 
     async def post_public_rooms(self, call: Call[dict[str, Any]]) -> dict[str, Any]:
         """Give a page of the published rooms that match a filter."""
         self._require_public()
-        return await self.published.page(_query(call.body))
+        return await self._page(call.origin, _query(call.body))
+
+    async def _page(self, origin: ServerName, query: DirectoryQuery) -> dict[str, Any]:
+        return await self.published.page(query, partial(self.access.may_list, origin))
 
     def _require_public(self) -> None:
         if not self.directory_is_public:
@@ -98,18 +109,26 @@ class QueryRoutes:
 
 
 def _query(body: dict[str, Any]) -> DirectoryQuery:
-    """Read the body of a filtered query."""
-    limit, since, given = body.get("limit", 100), body.get("since"), body.get("filter", {})
-    if type(limit) is not int or limit < 1:
-        raise BadJson("limit must be a positive integer")
+    """Read the body of a filtered query; as some servers write it, a limit of 0 is none and "" is absent."""
+    limit, since, given = body.get("limit", 0), body.get("since"), body.get("filter")
+    if type(limit) is not int or limit < 0:
+        raise BadJson("limit must be an integer of 0 or more")
     if since is not None and not isinstance(since, str):
         raise BadJson("since must be a string")
-    if not isinstance(given, dict):
+    if given is not None and not isinstance(given, dict):
         raise BadJson("filter must be an object")
-    search, types = given.get("generic_search_term"), given.get("room_types")
+    everywhere, network = body.get("include_all_networks", False), body.get("third_party_instance_id")
+    if not isinstance(everywhere, bool):
+        raise BadJson("include_all_networks must be true or false")
+    if network is not None and not isinstance(network, str):
+        raise BadJson("third_party_instance_id must be a string")
+    chosen = given or {}
+    search, types = chosen.get("generic_search_term"), chosen.get("room_types")
     if search is not None and not isinstance(search, str):
         raise BadJson("filter.generic_search_term must be a string")
-    return DirectoryQuery(min(limit, MAX_ROOMS), since, search or None, _room_types(types))
+    return DirectoryQuery(
+        limit or MAX_PAGE, since or None, search or None, _room_types(types), everywhere, network or None
+    )
 
 
 def _room_types(types: object) -> Sequence[str | None] | None:

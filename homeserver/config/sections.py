@@ -208,6 +208,7 @@ class Federation(Section, frozen=True, kw_only=True):
     allow_list: tuple[str, ...] | None = None
     trusted_key_servers: tuple[TrustedKeyServer, ...] = ()
     default_room_version: str = "12"
+    public_rooms: bool = False
     request_timeout: NotNegative = 30.0
     max_backoff: NotNegative = 86_400.0
 

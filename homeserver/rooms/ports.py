@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from homeserver.events.stored import StoredEvent
+from homeserver.rooms.published import DirectoryQuery
 from protocol.canonical_json import JsonObject
 from protocol.events import Event, EventDraft
 from protocol.identifiers import RoomAlias, RoomID, ServerName, UserID
@@ -65,8 +66,8 @@ class RemoteDirectory(Protocol):
         """Give the room of another server's alias and servers to join through; raises `NotFound`."""
         ...
 
-    async def public_rooms(self, server: ServerName, query: JsonObject) -> JsonObject:
-        """Give a page of another server's published rooms."""
+    async def public_rooms(self, server: ServerName, query: DirectoryQuery) -> JsonObject:
+        """Give a page of another server's published rooms; raises what it refuses that with."""
         ...
 
 

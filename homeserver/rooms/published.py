@@ -5,7 +5,7 @@ Source: client-server-api/_index.md, "Published room directory".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -33,6 +33,10 @@ _STATE = (
 )
 
 
+MaySee = Callable[[RoomHead], Awaitable[bool]]
+"""Tells whether who asks may know of a published room."""
+
+
 @frozen
 class DirectoryQuery:
     """A page asked for; `since` is the position given with the page before."""
@@ -41,6 +45,14 @@ class DirectoryQuery:
     since: str | None = None
     search: str | None = None
     room_types: Sequence[str | None] | None = None
+    all_networks: bool = False
+    network: str | None = None
+    """The one bridged network whose rooms are asked for, by its `instance_id`."""
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse to look in one network and in all of them."""
+        if self.all_networks and self.network:
+            raise InvalidParam("third_party_instance_id: not with include_all_networks")
 
 
 @frozen(eq=False)
@@ -79,16 +91,20 @@ class Published:
         """Tell whether a room stands in the directory; raises `NotFound` for one not known here."""
         return await self.database.read(directory.is_published, await self._nid(room_id))
 
-    async def page(self, query: DirectoryQuery) -> JsonObject:
-        """Give a page of the directory, the largest rooms first."""
+    async def page(self, query: DirectoryQuery, may_see: MaySee | None = None) -> JsonObject:
+        """Give a page of the directory, the largest rooms first.
+
+        Rooms that the asker may not see are left out; a page without a search then has fewer than asked for.
+        """
         start = _position(query.since)
         limit = max(1, min(query.limit, MAX_PAGE))
-        rows = await self.database.read(directory.published, MAX_PUBLISHED)
+        # No bridge of this server lists rooms of its network, so there are none in any one network.
+        rows = [] if query.network else await self.database.read(directory.published, MAX_PUBLISHED)
         if query.search or query.room_types is not None:
-            chunks = [chunk for chunk in await self._chunks(rows) if _matches(chunk, query)]
+            chunks = [chunk for chunk in await self._chunks(rows, may_see) if _matches(chunk, query)]
             total, chunks = len(chunks), chunks[start : start + limit]
         else:
-            total, chunks = len(rows), await self._chunks(rows[start : start + limit])
+            total, chunks = len(rows), await self._chunks(rows[start : start + limit], may_see)
         page: JsonObject = {"chunk": chunks, "total_room_count_estimate": total}
         if start + limit < total:
             page["next_batch"] = f"p{start + limit}"
@@ -96,14 +112,15 @@ class Published:
             page["prev_batch"] = f"p{max(0, start - limit)}"
         return page
 
-    async def _chunks(self, rows: Sequence[tuple[int, int]]) -> list[JsonObject]:
+    async def _chunks(self, rows: Sequence[tuple[int, int]], may_see: MaySee | None) -> list[JsonObject]:
         chunks = []
         for room_nid, joined in rows:
             try:
                 head = await self.heads.get(room_nid)
             except NotFound:
                 continue
-            chunks.append(await summary_of(head, joined))
+            if may_see is None or await may_see(head):
+                chunks.append(await summary_of(head, joined))
         return chunks
 
     async def _nid(self, room_id: RoomID) -> int:

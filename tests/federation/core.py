@@ -58,7 +58,11 @@ class Core:
         self.restricted = RestrictedJoins(world.name, self.heads, self.nids)
 
     def room(
-        self, version: RoomVersion = V11, rules: Mapping[str, Any] | None = None, name: str = "room"
+        self,
+        version: RoomVersion = V11,
+        rules: Mapping[str, Any] | None = None,
+        name: str = "room",
+        federate: bool = True,
     ) -> RoomID:
         """Make a room of `admin` with these join rules, public ones by default."""
         room_id = None if version.room_id_is_create_hash else RoomID(f"!{name}:{self.world.name}")
@@ -66,7 +70,7 @@ class Core:
         def draft(event_type: str, content: Mapping[str, Any], state_key: str = "") -> EventDraft:
             return EventDraft(room_id, event_type, self.admin, content, state_key)
 
-        create: dict[str, Any] = {"room_version": version.id}
+        create: dict[str, Any] = {"room_version": version.id} | ({} if federate else {"m.federate": False})
         if not version.implicit_room_creator:
             create["creator"] = self.admin
         users = {} if version.privileged_creators else {self.admin: 100}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from random import SystemRandom
-from typing import Any
+from typing import Any, cast
 
 from attrs import frozen
 from prometheus_client import CollectorRegistry
@@ -22,7 +22,8 @@ from federation.missing_events import FetchedEvents
 from federation.notary import Notary
 from federation.pdus import PduChecker
 from federation.policy import PolicyRequests
-from federation.remote_rooms import RemoteMemberships
+from federation.queries import FederationQueries
+from federation.remote_rooms import RemoteDirectories, RemoteMemberships
 from federation.resident.access import RoomAccess
 from federation.resident.invited import Invitations
 from federation.resident.making import Templates
@@ -31,6 +32,7 @@ from federation.resident.taking import Submissions
 from federation.resident.third_party import ThirdPartyInvites
 from federation.routes.handshakes import HandshakeRoutes
 from federation.routes.invites import InviteRoutes
+from federation.routes.queries import QueryRoutes
 from federation.routes.server_keys import ServerKeys
 from federation.routes.third_party import ThirdPartyRoutes
 from federation.routes.version import Version
@@ -56,6 +58,7 @@ from homeserver.http.request import ServerSettings
 from homeserver.http.routing import RouteTable
 from homeserver.http.site import HttpSite
 from homeserver.rooms.inviting import RemoteInvites
+from homeserver.rooms.published import Published
 from homeserver.rooms.third_party import IssuedInvites
 from protocol.errors import UnknownToken
 from protocol.events import Event
@@ -123,6 +126,8 @@ class Plait:
         invites = RemoteInvites(self.signed, self.remote)
         identity_keys = IdentityKeys(self.world.agent)
         self.issued = IssuedInvites(name, self.events, invites, NoProfiles(), identity_keys)
+        self.published = Published(self.world.database, self.core.nids, self.core.heads)
+        self.directories = RemoteDirectories(FederationQueries(self.world.requests))
         self.world.listen(name, self._site())
 
     def _receiving(self) -> Receiving:
@@ -155,7 +160,7 @@ class Plait:
     def _site(self) -> HttpSite:
         core, world, receiving = self.core, self.world, self.receiving
         identity, everybody = world.own.identity, Everybody()
-        access = RoomAccess(core.nids, core.heads)
+        access, unasked = RoomAccess(core.nids, core.heads), cast(Any, None)
         families = (
             ServerKeys(world.own, Notary(world.own, world.ring)),
             Version("1"),
@@ -167,6 +172,7 @@ class Plait:
             ThirdPartyRoutes(
                 ThirdPartyInvites(world.name, access, everybody, everybody, self.issued, world.requests)
             ),
+            QueryRoutes(world.name, unasked, unasked, self.published, access, True),
             InviteRoutes(
                 Invitations(identity, access, self.checker, everybody, everybody, receiving.outside)
             ),

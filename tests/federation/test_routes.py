@@ -21,7 +21,7 @@ from homeserver.rooms.aliases import Resolved
 from homeserver.rooms.published import DirectoryQuery
 from protocol.canonical_json import JsonObject
 from protocol.errors import BadJson, Forbidden, InvalidParam, MatrixError, NotFound, Unrecognized
-from protocol.identifiers import KeyID, RoomAlias, RoomID, UserID
+from protocol.identifiers import KeyID, RoomAlias, RoomID, ServerName, UserID
 from tests.federation.helpers import HERE, THERE
 
 ALICE = UserID("@alice:here.example")
@@ -39,6 +39,7 @@ class Services:
     def __init__(self) -> None:
         """Begin with nothing asked."""
         self.asked: list[Any] = []
+        self.listed_for: set[str] = set()
 
     async def resolve_own(self, alias: RoomAlias) -> Resolved:
         """Give a room."""
@@ -50,10 +51,16 @@ class Services:
             raise NotFound("no such user")
         return {"displayname": "Alice", "m.tz": "UTC"}
 
-    async def page(self, query: DirectoryQuery) -> JsonObject:
+    async def page(self, query: DirectoryQuery, may_see: Any) -> JsonObject:
         """Note a query."""
         self.asked.append(query)
+        await may_see("a room")
         return {"chunk": []}
+
+    async def may_list(self, origin: ServerName, head: Any) -> bool:
+        """Note who is asked about."""
+        self.listed_for.add(origin)
+        return True
 
     async def device_list(self, user_id: UserID) -> JsonObject:
         """Give a device list."""
@@ -86,10 +93,14 @@ class RouteCase(SynchronousTestCase):
     def setUp(self) -> None:
         """Build the families."""
         self.services: Any = Services()
-        self.queries = QueryRoutes(HERE, self.services, self.services, self.services, True)
+        self.queries = self._queries(directory_is_public=True)
         self.keys = UserKeyRoutes(HERE, self.services)
         self.server_keys = ServerKeys(self.services, self.services)
         self.invites = InviteRoutes(self.services)
+
+    def _queries(self, directory_is_public: bool) -> QueryRoutes:
+        one = self.services
+        return QueryRoutes(HERE, one, one, one, one, directory_is_public)
 
     def _get(self, work: Any) -> Any:
         return self.successResultOf(Deferred.fromCoroutine(work))
@@ -124,17 +135,42 @@ class QueryRouteTests(RouteCase):
         self._refused(self.queries.unknown(call(path={"query_type": "x"})), Unrecognized)
 
     def test_published_rooms(self) -> None:
-        """With a filter or without; nonsense is refused, and so is everything when it is not public."""
-        self._get(self.queries.get_public_rooms(call(query=b"limit=5&since=p1")))
-        body = {"limit": 9999, "filter": {"generic_search_term": "x", "room_types": [None, "m.space"]}}
-        self._get(self.queries.post_public_rooms(call(body=body)))
+        """With a filter or without; those of one network or of all, never both."""
+        for query in (b"limit=5&since=p1", b"limit=0&since=", b"include_all_networks=true"):
+            self._get(self.queries.get_public_rooms(call(query=query)))
+        self._get(self.queries.get_public_rooms(call(query=b"third_party_instance_id=irc")))
+        chosen = {"generic_search_term": "x", "room_types": [None, "m.space"]}
+        for body in (
+            {"limit": 9999, "filter": chosen, "include_all_networks": True},
+            {"limit": 0, "since": "", "filter": None, "third_party_instance_id": ""},
+            {"limit": 7, "third_party_instance_id": "irc", "include_all_networks": False},
+        ):
+            self._get(self.queries.post_public_rooms(call(body=body)))
         self.assertEqual(
             self.services.asked,
-            [DirectoryQuery(5, "p1"), DirectoryQuery(500, None, "x", [None, "m.space"])],
+            [
+                DirectoryQuery(5, "p1"),
+                DirectoryQuery(500),
+                DirectoryQuery(500, all_networks=True),
+                DirectoryQuery(500, network="irc"),
+                DirectoryQuery(9999, None, "x", [None, "m.space"], True),
+                DirectoryQuery(500),
+                DirectoryQuery(7, network="irc"),
+            ],
         )
+        self.assertEqual(self.services.listed_for, {THERE})
+        both = b"include_all_networks=true&third_party_instance_id=irc"
+        self._refused(self.queries.get_public_rooms(call(query=both)), InvalidParam)
+        many = {"include_all_networks": True, "third_party_instance_id": "irc"}
+        self._refused(self.queries.post_public_rooms(call(body=many)), InvalidParam)
+
+    def test_no_published_rooms(self) -> None:
+        """Nonsense is refused, and so is everything when the directory is not public."""
         for bad in (
             {"limit": "5"},
-            {"limit": 0},
+            {"limit": -1},
+            {"include_all_networks": "true"},
+            {"third_party_instance_id": 5},
             {"limit": True},
             {"since": 5},
             {"filter": []},
@@ -143,7 +179,7 @@ class QueryRouteTests(RouteCase):
             {"filter": {"room_types": [5]}},
         ):
             self._refused(self.queries.post_public_rooms(call(body=bad)), BadJson)
-        closed = QueryRoutes(HERE, self.services, self.services, self.services, False)
+        closed = self._queries(directory_is_public=False)
         self._refused(closed.get_public_rooms(call()), Forbidden)
         self._refused(closed.post_public_rooms(call(body={})), Forbidden)
 

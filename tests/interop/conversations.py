@@ -6,6 +6,8 @@ user sees is read from her own server's client API alone.
 
 from __future__ import annotations
 
+import time
+
 from tests.interop.client import User
 from tests.interop.network import Node
 from tests.interop.watching import Watcher, read_history
@@ -77,6 +79,28 @@ async def _type(typist: User, reader: Watcher, room_id: str) -> None:
     await reader.until(lambda: typist.user_id in view.typing, "typing")
     await typist.set_typing(room_id, False)
     await reader.until(lambda: typist.user_id not in view.typing, "the end of typing")
+
+
+async def find_published_rooms(host: Node, guest: Node, version: str) -> None:
+    """The guest finds a room in the directory of the host's server, with words and page by page."""
+    alice, bob = await host.user("alice"), await guest.user("bob")
+    word = f"w{time.monotonic_ns()}"
+    rooms = {
+        await open_room(alice, version, name=f"{word} {number}", topic="tea", visibility="public")
+        for number in range(3)
+    }
+    server, chosen = {"server": host.name}, {"generic_search_term": word}
+    first = await bob.request("POST", "/v3/publicRooms", {"limit": 2, "filter": chosen}, server)
+    wanted = {"limit": 2, "filter": chosen, "since": first["next_batch"]}
+    second = await bob.request("POST", "/v3/publicRooms", wanted, server)
+    found = [*first["chunk"], *second["chunk"]]
+    assert {room["room_id"] for room in found} == rooms, found
+    for room in found:
+        assert room["name"].startswith(word), room
+        assert room["topic"] == "tea", room
+        assert (room["num_joined_members"], room["join_rule"]) == (1, "public"), room
+    listed = await bob.request("GET", "/v3/publicRooms", None, {**server, "limit": 100})
+    assert rooms <= {room["room_id"] for room in listed["chunk"]}, listed
 
 
 async def read_old_messages(host: Node, guest: Node, version: str) -> None:

@@ -10,7 +10,7 @@ from tests.interop.places import Place
 def plait_config(place: Place) -> dict[str, Any]:
     """Configure one Plait: open registration, no rate limits, federation over the run's own authority."""
     database = place.database or f"sqlite:///{place.directory / 'homeserver.db'}"
-    federation: dict[str, Any] = {"enabled": True, "trusted_key_servers": []}
+    federation: dict[str, Any] = {"enabled": True, "trusted_key_servers": [], "public_rooms": True}
     if place.hurried:
         federation["max_backoff"] = 1
     return {

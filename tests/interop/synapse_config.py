@@ -65,6 +65,7 @@ def synapse_config(place: Place) -> dict[str, Any]:
         "enable_registration_without_verification": True,
         "registration_shared_secret": place.shared_secret,
         "allow_public_rooms_over_federation": True,
+        "room_list_publication_rules": [{"action": "allow"}],
         **RATE_LIMITS,
     }
     if place.hurried:

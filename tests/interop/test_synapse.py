@@ -54,6 +54,14 @@ class SynapseContract:
         """Our user pages back through 200 messages from before we joined a Synapse room."""
         await conversations.read_old_messages(*await self._theirs_first(), "11")
 
+    async def test_synapse_finds_our_published_rooms(self) -> None:
+        """A Synapse user looks into our directory: words and pages."""
+        await conversations.find_published_rooms(*await self._ours_first(), "12")
+
+    async def test_we_find_synapses_published_rooms(self) -> None:
+        """Our user looks into a Synapse's directory: words and pages."""
+        await conversations.find_published_rooms(*await self._theirs_first(), "11")
+
     async def test_partition_of_our_room_heals(self) -> None:
         """After a partition both have all messages and the same state of our room (version 12)."""
         await conversations.part_and_meet(*await self._ours_first(), "12")

@@ -47,6 +47,11 @@ class FederationContract:
         host, guest = (await self._network()).nodes
         await conversations.talk(host, guest, VERSION)
 
+    async def test_published_rooms(self) -> None:
+        """A user finds rooms in the directory of the other server."""
+        host, guest = (await self._network()).nodes
+        await conversations.find_published_rooms(host, guest, VERSION)
+
     async def test_delivery(self) -> None:
         """Who says something is told when it has come to a reader's device on the other server."""
         network, alice, bob = await self._meet()

@@ -12,6 +12,7 @@ from homeserver.core import Core, make_core
 from homeserver.events.building import Author
 from homeserver.events.stored import StoredEvent
 from homeserver.rooms.creation import RoomSpec
+from homeserver.rooms.published import DirectoryQuery
 from homeserver.rooms.wiring import Elsewhere, Kept, Rooms, make_rooms
 from protocol.canonical_json import JsonObject
 from protocol.errors import Forbidden, NotFound
@@ -84,7 +85,7 @@ class World:
             raise NotFound("no such alias")
         return self.aliases[alias], [OTHER]
 
-    async def public_rooms(self, server: ServerName, query: JsonObject) -> JsonObject:
+    async def public_rooms(self, server: ServerName, query: DirectoryQuery) -> JsonObject:
         """Give an empty directory."""
         return {"chunk": []}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from homeserver.events.heads import RoomHead
 from homeserver.rooms.inviting import stripped_state
 from homeserver.rooms.membership import Target
 from homeserver.rooms.presets import Preset
@@ -159,9 +160,24 @@ class NamesTests:
         self.assertEqual([chunk["room_id"] for chunk in spaces["chunk"]], [rooms[3]])
         plain = await self.published.page(DirectoryQuery(room_types=(None,)))
         self.assertEqual(len(plain["chunk"]), 4)
+        self.assertEqual((await self.published.page(DirectoryQuery(network="irc")))["chunk"], [])
+        self.assertEqual(len((await self.published.page(DirectoryQuery(all_networks=True)))["chunk"]), 5)
         for since in ("x", "p", "p-1", "p٣", "p" + "9" * 20):
             with self.assertRaises(InvalidParam):
                 await self.published.page(DirectoryQuery(since=since))
+
+    async def test_rooms_that_may_not_be_seen(self) -> None:
+        """They are left out, of pages and of what is found."""
+        seen = await self.house.room(name="one")
+        for room_id in (seen, await self.house.room(name="one, hidden")):
+            await self.published.publish(room_id)
+
+        async def may_see(head: RoomHead) -> bool:
+            return head.room_id == seen
+
+        for query in (DirectoryQuery(), DirectoryQuery(search="one")):
+            page = await self.published.page(query, may_see)
+            self.assertEqual([chunk["room_id"] for chunk in page["chunk"]], [seen])
 
     async def test_odd_state(self) -> None:
         """State of wrong types leaves a room in the directory, without those fields (security: F16)."""

@@ -164,7 +164,8 @@ def _bodies(server: FuzzServer) -> Mapping[str, Sequence[Any]]:
         "/directory/list/": [{"visibility": "public"}],
         "/directory/room/": [{"room_id": server.room_id}],
         "/publicRooms": [
-            {"limit": 2, "filter": {"generic_search_term": "p", "room_types": [None, "m.space"]}}
+            {"limit": 2, "filter": {"generic_search_term": "p", "room_types": [None, "m.space"]}},
+            {"include_all_networks": False, "third_party_instance_id": "irc"},
         ],
         "/upgrade": [{"new_version": "11"}],
         "/invite": [{"user_id": BOB, "reason": "x"}],

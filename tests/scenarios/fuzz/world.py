@@ -228,7 +228,7 @@ def _config(url: str) -> Config:
         "database": {"url": url},
         "public_baseurl": "https://plait.test/",
         "registration": {"mode": "open"},
-        "federation": {"allow_list": [THERE]},
+        "federation": {"allow_list": [THERE], "public_rooms": True},
         "listeners": [{"port": 1}],
     }
     return msgspec.structs.replace(msgspec.convert(plain, Config), rate_limits=RateLimits(enabled=False))
