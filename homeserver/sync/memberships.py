@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from attrs import define, frozen
 
 from homeserver.events.stored import StoredEvent
+from homeserver.single_flight import SingleFlight
 from homeserver.sync.spans import is_straight
 from homeserver.sync.tokens import Positions
 from protocol.identifiers import RoomID
@@ -52,7 +53,9 @@ class UserRooms:
         self._size = size
         self._held: OrderedDict[int, _Held] = OrderedDict()
         self._by_room: dict[int, set[int]] = {}
+        self._reading: SingleFlight[int, None] = SingleFlight()
         self._stale: dict[int, bool] = {}
+        """Users whose rooms are being read, and whether one has changed since that began."""
         self._unsettled: set[int] = set()
         self._roots: dict[int, bytes] = {}
 
@@ -60,15 +63,22 @@ class UserRooms:
         """Give a user's rooms as of the feed's position, by room nid."""
         held = self._held.get(user_nid)
         while held is None:
-            self._stale[user_nid] = False
-            pos, rooms = await self._database.read(read_rooms, user_nid)
-            if pos > self._feed.position:
-                await self._feed.catch_up()
-            if pos <= self._feed.position and not self._stale.pop(user_nid, True):
-                self._hold(user_nid, rooms)
+            await self._reading.run(user_nid, lambda: self._read(user_nid))
             held = self._held.get(user_nid)
         self._held.move_to_end(user_nid)
         return held.rooms
+
+    async def _read(self, user_nid: int) -> None:
+        """Read a user's rooms, and keep them unless one has changed meanwhile; once at a time for a user."""
+        self._stale[user_nid] = False
+        try:
+            pos, rooms = await self._database.read(read_rooms, user_nid)
+            if pos > self._feed.position:
+                await self._feed.catch_up()
+        finally:
+            is_stale = self._stale.pop(user_nid)
+        if pos <= self._feed.position and not is_stale:
+            self._hold(user_nid, rooms)
 
     def known_users(self, room_nid: int) -> Collection[int]:
         """Give the users held who have anything to do with a room."""
