@@ -137,22 +137,19 @@ class Nids:
 
     async def users(self, user_ids: Collection[UserID]) -> dict[UserID, int]:
         """Give users' numbers, making those of users never seen."""
-        missing = [user_id for user_id in user_ids if user_id not in self._users]
-        fresh: dict[str, int] = {}
-        if missing:
-            fresh = await self._database.read(nids.users, missing)
-            unknown = [user_id for user_id in missing if user_id not in fresh]
-            if unknown:
-                fresh |= await self._database.write(nids.new_users, unknown)
-            self._remember_users(fresh)
-        return {user_id: fresh[user_id] if user_id in fresh else self._users[user_id] for user_id in user_ids}
+        found = await self.known_users(user_ids)
+        unknown = [user_id for user_id in user_ids if user_id not in found]
+        if unknown:
+            found |= self._remember_users(await self._database.write(nids.new_users, unknown))
+        return found
 
     async def known_users(self, user_ids: Collection[UserID]) -> dict[UserID, int]:
         """Give the numbers of those users that have one: strangers named by others leave no trace."""
-        missing = [user_id for user_id in user_ids if user_id not in self._users]
+        found = {user_id: self._users[user_id] for user_id in user_ids if user_id in self._users}
+        missing = [user_id for user_id in user_ids if user_id not in found]
         if missing:
-            self._remember_users(await self._database.read(nids.users, missing))
-        return {user_id: self._users[user_id] for user_id in user_ids if user_id in self._users}
+            found |= self._remember_users(await self._database.read(nids.users, missing))
+        return found
 
     async def user_ids(self, user_nids: Iterable[int]) -> dict[int, UserID]:
         """Give the users of numbers; numbers never handed out are absent."""
@@ -207,6 +204,8 @@ class Nids:
         self._rooms_by_nid[room.nid] = room
         return room
 
-    def _remember_users(self, numbers: dict[str, int]) -> None:
-        for name, nid in numbers.items():
-            self.remember_user(UserID(name), nid)
+    def _remember_users(self, numbers: dict[str, int]) -> dict[UserID, int]:
+        found = {UserID(name): nid for name, nid in numbers.items()}
+        for user_id, nid in found.items():
+            self.remember_user(user_id, nid)
+        return found
