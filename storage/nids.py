@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from storage.database import Transaction
+from storage.database import Transaction, parts_of
 from storage.rows import Rows, Statement
 from storage.text import escape, unescape
 
@@ -52,14 +52,14 @@ def take(tx: Transaction, name: str, count: int) -> int:
 
 def users(tx: Transaction, user_ids: Sequence[str]) -> dict[str, int]:
     """Give the nids of those users that have one."""
-    found = tx.all(_USERS, ([escape(each) for each in user_ids],)) if user_ids else []
-    return {unescape(row[0]): row[1] for row in found}
+    parts = parts_of([escape(each) for each in user_ids])
+    return {unescape(row[0]): row[1] for part in parts for row in tx.all(_USERS, (part,))}
 
 
 def user_ids(tx: Transaction, user_nids: Sequence[int]) -> dict[int, str]:
     """Give the user IDs of nids."""
-    found = tx.all(_USER_IDS, (list(user_nids),)) if user_nids else []
-    return {row[0]: unescape(row[1]) for row in found}
+    parts = parts_of(user_nids)
+    return {row[0]: unescape(row[1]) for part in parts for row in tx.all(_USER_IDS, (part,))}
 
 
 def intern_users(tx: Transaction, wanted: Iterable[str]) -> dict[str, int]:

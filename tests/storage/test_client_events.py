@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 
 from storage import client_events, events
 from storage.database import Database, Transaction
 from storage.migrate import migrate
 from storage.statements import SQLITE_MAX_VARIABLES
-from tests.storage.helpers import PostgresCase, SqliteCase
+from tests.storage.helpers import PostgresCase, SqliteCase, limit_arguments
 
 _INSERT = (
     "INSERT INTO events"
@@ -55,8 +54,7 @@ class SqliteTests(ClientEventsContract, SqliteCase):
         ids = [f"${nid}" for nid in nids]
 
         def read(tx: Transaction) -> None:
-            connection = tx._cursor.connection  # type: ignore[attr-defined]
-            connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, SQLITE_MAX_VARIABLES)
+            limit_arguments(tx)
             self.assertEqual(len(client_events.by_nids(tx, [(1, nid) for nid in nids])), 3)
             self.assertEqual({row.event_nid for row in events.by_nid(tx, 1, nids)}, {0, 1, 2})
             self.assertEqual({row.event_nid for row in events.by_id(tx, 1, ids)}, {0, 1, 2})

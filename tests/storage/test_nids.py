@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from storage import nids
-from storage.database import Database
+from storage.database import Database, Transaction
 from storage.migrate import migrate
-from tests.storage.helpers import PostgresCase, SqliteCase
+from storage.statements import SQLITE_MAX_VARIABLES
+from tests.storage.helpers import PostgresCase, SqliteCase, limit_arguments
 
 
 class NidsContract:
@@ -28,6 +29,19 @@ class NidsContract:
 
 class SqliteTests(NidsContract, SqliteCase):
     """On SQLite."""
+
+    async def test_more_users_than_sqlite_takes_arguments(self) -> None:
+        """However many users are asked for, those who have numbers are found."""
+        names = [f"@u{number}:plait.test" for number in range(SQLITE_MAX_VARIABLES + 1)]
+
+        def read(tx: Transaction) -> None:
+            limit_arguments(tx)
+            self.assertEqual(nids.users(tx, names), made)
+            self.assertEqual(nids.user_ids(tx, range(len(names))), {nid: name for name, nid in made.items()})
+
+        await migrate(self.database)
+        made = await self.database.write(nids.intern_users, [names[0], names[-1]])
+        await self.database.read(read)
 
 
 class PostgresTests(NidsContract, PostgresCase):
