@@ -92,16 +92,16 @@ class HeadState:
     async def get(self, keys: Iterable[StateKey]) -> dict[StateKey, StoredEvent]:
         """Give the state under `keys`; keys without state are absent."""
         wanted = frozenset(keys)
-        missing = [key for key in wanted if key not in self._events]
+        found = {key: self._events[key] for key in wanted if key in self._events}
+        missing = [key for key in wanted if key not in found]
         if missing:
             changes = self._changes
             loaded = await self._reader.events(self._room_nid, self.root, missing)
+            read = {key: loaded.get(key) for key in missing}
             if changes == self._changes:
-                self._remember({key: loaded.get(key) for key in missing})
-            known = {key: self._events.get(key) or loaded.get(key) for key in wanted}
-        else:
-            known = {key: self._events[key] for key in wanted}
-        return {key: event for key, event in known.items() if event is not None}
+                self._remember(read)
+            found |= read
+        return {key: event for key, event in found.items() if event is not None}
 
     def after(self, stored: StoredEvent, root: bytes) -> HeadState:
         """Give the state after a state event; this one stays as it is."""
