@@ -22,7 +22,7 @@ from homeserver.events.relations import NO_RELATION, Relation, relation_of
 from homeserver.events.resolution import Resolver
 from homeserver.events.stored import Status, StoredEvent
 from protocol.events import Event
-from protocol.identifiers import EventID, StateKey, UserID
+from protocol.identifiers import EventID, StateKey, UserID, server_of
 from protocol.limits import MAX_DEPTH
 from storage import events, gaps
 from storage.feed import Flag, Kind, NewEntry
@@ -184,7 +184,7 @@ class Placing:
         if own is not None:
             flags |= Flag.MEMBERSHIP
         draft.entries.append(NewEntry(Kind.EVENT, int(flags), room_nid, own, stored.nid, root, mark, stored))
-        others = sorted(changed, key=lambda key: not key[1].endswith(f":{self.author.server_name}"))
+        others = sorted(changed, key=lambda key: server_of(key[1]) != self.author.server_name)
         state = await draft.find(root, others[:MAX_STATE_ENTRIES]) if others else {}
         for key in others[:MAX_STATE_ENTRIES]:
             draft.entries.append(
