@@ -34,6 +34,9 @@ from homeserver.sync.suppliers import AccountDatum, Delivery, Receipt, UnreadCou
 from homeserver.sync.tails import Tails
 from protocol.identifiers import UserID
 
+ROOMS_A_HOP = 100
+"""Rooms read in one transaction and rendered in one turn: who is in thousands holds nobody up."""
+
 
 @frozen(eq=False)
 class Beside:
@@ -49,7 +52,7 @@ class Beside:
 
 @frozen(eq=False)
 class RoomParts:
-    """Renders rooms; those of which all is told are read in one hop, others from memory where possible."""
+    """Renders rooms; those of which all is told are read in few hops, others from memory where possible."""
 
     _reads: Reads
     _hop: OneHop
@@ -89,25 +92,23 @@ class RoomParts:
                 missing.append(task)
             else:
                 found[task.room_nid] = shared
-        if missing:
-            changes = self._shared.changes
-            if any(task.shown.full for task in missing):
-                contents, tails = await self._hop.run(_found, missing, to)
-            else:
-                contents, tails = await _found(self._reads, missing, to)
-            for task in missing:
-                content = contents[task.room_nid]
-                extras = tails.get(task.room_nid, NO_EXTRAS)
-                made = _render(content, extras, to)
-                found[task.room_nid] = made
-                if (
-                    _is_shareable(task, to)
-                    and extras is NO_EXTRAS
-                    and not to.ignored
-                    and changes == self._shared.changes
-                ):
-                    self._shared.keep(task.room_nid, _key(task, to), made)
+        for start in range(0, len(missing), ROOMS_A_HOP):
+            await self._make(missing[start : start + ROOMS_A_HOP], to, found)
         return found
+
+    async def _make(self, tasks: Sequence[Task], to: Recipient, found: dict[int, SharedRoom]) -> None:
+        """Read and render rooms, and keep what others may share."""
+        changes = self._shared.changes
+        if any(task.shown.full for task in tasks):
+            contents, tails = await self._hop.run(_found, tasks, to)
+        else:
+            contents, tails = await _found(self._reads, tasks, to)
+        for task in tasks:
+            extras = tails.get(task.room_nid, NO_EXTRAS)
+            made = found[task.room_nid] = _render(contents[task.room_nid], extras, to)
+            is_same_for_others = _is_shareable(task, to) and extras is NO_EXTRAS and not to.ignored
+            if is_same_for_others and changes == self._shared.changes:
+                self._shared.keep(task.room_nid, _key(task, to), made)
 
     def _is_personal(self, content: RoomContent, to: Recipient) -> bool:
         """Tell whether this reader must be told otherwise than the rest."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from homeserver.sync import room_parts
 from homeserver.sync.session import STATE_AFTER
 from protocol.identifiers import UserID
 from storage.trie_nodes import NodeCache
@@ -51,6 +52,10 @@ class JoinedTests(FeedCase):
         self.assertEqual((await feed.delta(session, None, now=self.world.now)).to_json(), cold)
         for part in (b'"redacted_because":', b'"replaces_state":', b'"m.thread":'):
             self.assertEqual(cold.count(part), 5)
+        self.patch(room_parts, "ROOMS_A_HOP", 2)
+        self.world.nodes, before = NodeCache(1_000_000), database.reads
+        apart = (await self.world.session_feed().delta(session, None, now=self.world.now)).to_json()
+        self.assertEqual((apart, database.reads - before), (cold, sum(hops.values()) + 2))
 
     async def test_a_new_room_fits_its_timeline(self) -> None:
         """A room whose state fits the timeline has an empty state, or all of it after."""
