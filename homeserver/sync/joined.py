@@ -145,8 +145,7 @@ class RoomContents:
                 seen = not task.judged or verdicts.get(event.nid, HIDDEN).visible
                 return not (seen and is_wanted) or ignores(event)
 
-            span = _own_event_only(task)
-            timeline = choose(span, bodies, wanted, hidden)
+            timeline = choose(task.span, bodies, wanted, hidden)
             chosen.append(_Chosen(task, timeline, bodies, _memberships(task, timeline, verdicts)))
         return chosen
 
@@ -213,11 +212,9 @@ class RoomContents:
         different: dict[int, tuple[int, Walk[Difference]]] = {}
         for index, (each, root) in enumerate(zip(chosen, roots, strict=True)):
             room, span, shown = each.task.room_nid, each.task.span, each.task.shown
-            if shown.own_only is not None:
-                continue
             if shown.full:
                 whole[index] = Whole(room, root, MEMBER if lazy else None)
-            elif span.complete and span.straight:
+            elif shown.own_only is not None or (span.complete and span.straight):
                 changed[index] = changed_in(span, each.bodies)
             else:
                 different[index] = (room, diff(before.get(room, EMPTY_ROOT), root))
@@ -232,9 +229,9 @@ class RoomContents:
         wanted = []
         for each in chosen:
             span, shown = each.task.span, each.task.shown
-            if not span.entries and (shown.full or shown.own_only is not None):
+            if not span.entries and shown.full:
                 wanted.append((each.task.room_nid, span.upto))
-            elif not shown.full and not (span.complete and span.straight):
+            elif not (shown.full or shown.own_only is not None or (span.complete and span.straight)):
                 wanted.append((each.task.room_nid, span.after))
         found = await self._database.read(spans.roots_at, wanted) if wanted else {}
         return {room_nid: StateRoot(root) for room_nid, root in found.items()}
@@ -252,15 +249,6 @@ def _start_root(each: _Chosen, root: StateRoot) -> StateRoot:
     """Give the state before the first event of the timeline."""
     events = each.timeline.events
     return root if not events else StateRoot(events[0].root_before or EMPTY_ROOT)
-
-
-def _own_event_only(task: Task) -> RoomSpan:
-    """Narrow the span to the reader's own event, where nothing else may be shown."""
-    own = task.shown.own_only
-    if own is None:
-        return task.span
-    entries = tuple(entry for entry in task.span.entries if entry.ref == own)
-    return RoomSpan(task.room_nid, task.span.after, task.span.upto, entries, True)
 
 
 def _memberships(task: Task, timeline: Timeline, verdicts: Mapping[int, Verdict]) -> dict[int, str]:

@@ -49,8 +49,8 @@ class Shown:
     """Whether state is given whole, since the reader knows none of it."""
     throughout: bool = False
     """Whether the reader was joined from `after` to `upto` without a break."""
-    own_only: int | None = None
-    """Show nothing but this event: the reader was never inside."""
+    own_only: Entry | None = None
+    """Show nothing but this entry's event: the reader was never inside."""
     wanted: bool = False
     """Whether the room is shown even with nothing in it."""
 
@@ -100,7 +100,7 @@ def _left(room: UserRoom, after: int, before: str, changes: Sequence[Change]) ->
         inside = change.membership
     if bound is None:
         last = changes[-1].entry
-        return Shown(room, Section.LEAVE, after, last.pos, own_only=last.ref, wanted=True)
+        return Shown(room, Section.LEAVE, after, last.pos, own_only=last, wanted=True)
     if before == "join":
         return Shown(room, Section.LEAVE, after, bound, wanted=True)
     return Shown(room, Section.LEAVE, 0, bound, full=True, wanted=True)

@@ -21,7 +21,7 @@ from homeserver.sync.room_part import RoomPart
 from homeserver.sync.room_parts import Beside, RoomParts
 from homeserver.sync.rooms import Section, Shown
 from homeserver.sync.sources import DatabaseSource, Personal, Source
-from homeserver.sync.spans import RoomSpan
+from homeserver.sync.spans import RoomSpan, of_one
 from homeserver.sync.summary import Summaries, anyones_heroes, heroes_of
 from homeserver.sync.suppliers import AccountDatum, Deliveries, Delivery, Receipt, Receipts
 from homeserver.sync.timeline import scan_limit
@@ -109,15 +109,22 @@ class RoomsOfDelta:
         }
 
     async def _spans(self, shown: Sequence[Shown], source: Source, to: Recipient) -> dict[int, RoomSpan]:
-        """Read from the source; rooms that are new to the reader reach back beyond it, to the database."""
+        """Read from the source; rooms that are new to the reader reach back beyond it, to the database.
+
+        Of a room whose reader was never inside nothing is read: the reader's own entry is all there is.
+        """
         n = scan_limit(to.options.filter, drops=bool(to.ignored))
         bounds = [
-            Bounds(each.room.room_nid, each.after, each.upto, 1 if each.own_only is not None else n)
-            for each in shown
+            Bounds(each.room.room_nid, each.after, each.upto, n) for each in shown if each.own_only is None
         ]
         near = [each for each in bounds if each.after >= to.since > 0]
         far = [each for each in bounds if not each.after >= to.since > 0]
-        found = dict(await source.spans(near)) if near else {}
+        found = {
+            each.room.room_nid: of_one(each.room.room_nid, each.after, each.own_only)
+            for each in shown
+            if each.own_only is not None
+        }
+        found |= await source.spans(near) if near else {}
         if far:
             found |= await DatabaseSource(self._database, 0, to.upto).spans(far)
         return found

@@ -14,6 +14,7 @@ from storage.feed import Entry, Kind, NewEntry
 from storage.spans import Bounds
 
 _CHANGES = (Kind.EVENT, Kind.STATE)
+_EVENTS = (Kind.EVENT, Kind.INVITE)
 
 
 @frozen(eq=False)
@@ -34,7 +35,7 @@ class RoomSpan:
     @events.default
     def _events(self) -> tuple[Entry, ...]:
         """Leave out state changes without an event."""
-        return tuple(entry for entry in self.entries if entry.kind == Kind.EVENT)
+        return tuple(entry for entry in self.entries if entry.kind in _EVENTS)
 
     @straight.default
     def _straight(self) -> bool:
@@ -51,6 +52,11 @@ class RoomSpan:
 def is_straight(entry: Entry | NewEntry) -> bool:
     """Tell whether an entry is an event on which alone the room goes on."""
     return entry.kind == Kind.EVENT and entry.head is not None and entry.head.extremities == (entry.ref,)
+
+
+def of_one(room_nid: int, after: int, entry: Entry) -> RoomSpan:
+    """Make the span of the reader's own entry alone; in a room this server is not in, it is an invite's."""
+    return RoomSpan(room_nid, after, entry.pos, (entry,), True)
 
 
 def cut(bounds: Bounds, newest_first: Sequence[Entry], receipts: Iterable[int] = ()) -> RoomSpan:

@@ -6,6 +6,8 @@ import json
 
 from homeserver.sync.session import STATE_AFTER
 from protocol.identifiers import UserID
+from storage.events import Status
+from storage.feed import Flag, Kind, NewEntry
 from tests.homeserver.sync.feed_case import ALICE, BOB, CAROL, FeedCase, timeline
 from tests.homeserver.sync.world import event_ids
 
@@ -103,6 +105,34 @@ class MembershipTests(FeedCase):
         left = answer["rooms"]["leave"][room.room_id]
         self.assertEqual(timeline(left), [leave.event.event_id])
         self.assertEqual(left["timeline"]["events"][0]["unsigned"]["membership"], "leave")
+        answer, _ = await self.sync(BOB, token, state_name=STATE_AFTER)
+        after = answer["rooms"]["leave"][room.room_id]["state_after"]["events"]
+        self.assertEqual([event["event_id"] for event in after], [leave.event.event_id])
+
+    async def test_the_end_of_an_invite_or_knock_from_elsewhere_is_shown(self) -> None:
+        """Who was invited to, or knocks at, a room that is not held here is shown the event that ended it."""
+        for began in ("invite", "knock"):
+            room = await self.world.room(ALICE)
+            bob = await self.world.session(BOB)
+            token = None
+            for membership, sender in ((began, ALICE), ("leave", ALICE)):
+                last = await room.send(
+                    sender, "m.room.member", {"membership": membership}, BOB, status=Status.OUTLIER
+                )
+                entry = NewEntry(
+                    Kind.INVITE, int(Flag.MEMBERSHIP), room.nid, bob.user_nid, last.nid, payload=last
+                )
+                await self.world.commit([entry])
+                if membership == began:
+                    _, token = await self.sync(BOB)
+            for ring in (True, False):
+                self.feed.use_ring = ring
+                answer, _ = await self.sync(BOB, token)
+                left = answer["rooms"]["leave"][room.room_id]
+                self.assertEqual((timeline(left), left["state"]["events"]), ([last.event.event_id], []))
+                answer, _ = await self.sync(BOB, token, state_name=STATE_AFTER)
+                after = answer["rooms"]["leave"][room.room_id]["state_after"]["events"]
+                self.assertEqual([event["event_id"] for event in after], [last.event.event_id])
 
     async def test_invites_by_ignored_users_are_hidden(self) -> None:
         """An invite by an ignored user is not shown."""
@@ -152,8 +182,6 @@ class MembershipTests(FeedCase):
 
     async def test_rejected_and_soft_failed_events_reach_nobody(self) -> None:
         """Only accepted events are in the feed or come by any read (security: F20)."""
-        from storage.events import Status
-
         room = await self.world.room(ALICE)
         _, token = await self.sync(ALICE)
         bad = [
