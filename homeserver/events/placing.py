@@ -147,22 +147,30 @@ class Placing:
     async def _move(self, draft: Draft, stored: StoredEvent, flags: int) -> None:
         """Move extremities, resolved state, memberships and the feed."""
         before = draft.root
+        roots = [] if before == await self._resolved(draft) else [before]
         draft.covered_by(await _covered(draft, stored))
         draft.extremities[stored.nid] = stored.event.event_id
-        roots = []
         if len(draft.extremities) > MAX_EXTREMITIES:
             for nid in sorted(draft.extremities)[:-MAX_EXTREMITIES]:
                 del draft.extremities[nid]
-            roots.append(before)
+            roots = [before]
+        draft.root = await self._resolved(draft, roots)
         extremities = await draft.by_nid(draft.extremities)
-        roots += [await draft.root_after(each) for each in extremities.values()]
-        draft.root = await self.resolver.resolve(draft, roots)
         draft.seq += 1
         draft.depth = max(each.depth for each in extremities.values())
         difference = {} if draft.root == before else await draft.diff(before, draft.root)
         members = {key: pair for key, pair in difference.items() if key[0] == MEMBER}
         users = await self._follow_members(draft, members)
         await self._tell(draft, stored, flags, {key: users[UserID(key[1])] for key in members})
+
+    async def _resolved(self, draft: Draft, roots: Sequence[bytes] = ()) -> bytes:
+        """Resolve the states after the forward extremities with some others.
+
+        Alone they are the draft's state, unless extremities had to go whose states are part of it still.
+        """
+        extremities = await draft.by_nid(draft.extremities)
+        after = [await draft.root_after(each) for each in extremities.values()]
+        return await self.resolver.resolve(draft, (*roots, *after))
 
     async def _follow_members(self, draft: Draft, members: Difference) -> dict[UserID, int]:
         """Let memberships and servers follow a difference of resolved states."""

@@ -10,7 +10,7 @@ from protocol.checks import parse_pdu
 from protocol.errors import Forbidden
 from protocol.events import Event, EventDraft
 from protocol.hashes import content_hash, essential_bytes
-from protocol.identifiers import EventID
+from protocol.identifiers import EventID, UserID
 from protocol.limits import MAX_DEPTH
 from protocol.room_versions import ROOM_VERSIONS, V1
 from protocol.signing import add_signature, encode_base64
@@ -196,6 +196,24 @@ class ReceivingTests(ReceivingCase):
         self.assertEqual(len((await worker.heads.get(room.nid)).extremities), 20)
         sent = await worker.events.send(message(room.room_id, "joined"), now=NOW)
         self.assertEqual((await worker.heads.get(room.nid)).extremities, (sent.nid,))
+
+    async def test_what_forks_that_had_to_go_have_set_is_not_lost(self) -> None:
+        """When another server joins those that are left, the states of the rest are still in the room's."""
+        worker, incoming, room, remote = await self.begin()
+        parents = await tip(worker, room.nid)
+        users = [UserID(f"@{n}:other.test") for n in range(24)]
+        forks = [remote.build(membership(room.room_id, user, "join"), parents) for user in users]
+        await incoming.received.place(room.nid, forks)
+        left = await tip(worker, room.nid)
+        joined = remote.build(message(room.room_id, "joined", CAROL), left)
+        after = remote.build(message(room.room_id, "after", CAROL), [joined])
+        for event in (joined, after):
+            self.assertEqual((await receive(incoming, room.nid, event)).status, Status.ACCEPTED)
+            head = await worker.heads.get(room.nid)
+            self.assertEqual(len(head.extremities), 1)
+            self.assertEqual(dict(head.servers), {"plait.test": 1, "other.test": 25})
+            found = await head.state([("m.room.member", user) for user in users])
+            self.assertEqual(len(found), len(users))
 
     async def test_forks_of_state_follow_the_resolved_state(self) -> None:
         """Memberships follow the difference of resolved states, also where another's event decides."""
