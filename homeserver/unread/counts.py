@@ -158,6 +158,7 @@ class UnreadCounter:
             elif entry.kind in (Kind.STATE, Kind.CHANGED):
                 self._forget_room(entry.room_nid)
             elif entry.kind == Kind.ACCOUNT_DATA and entry.room_nid is None:
+                self._changes += 1
                 for room_nid in list(self._rooms):
                     self._forget(room_nid, (entry.user_nid,))
 

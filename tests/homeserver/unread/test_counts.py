@@ -6,7 +6,7 @@ import random
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import define, frozen
 from twisted.trial.unittest import TestCase
 
 from homeserver.unread.counts import UnreadCounter
@@ -52,6 +52,22 @@ class Rules:
     def of(self, tx: Transaction, users: Mapping[int, UserID]) -> Mapping[int, Any]:
         """Give rules that are not the default ones."""
         return {nid: self.custom[user] for nid, user in users.items() if user in self.custom}
+
+
+@define(eq=False)
+class Late:
+    """A database whose first answer comes late: after something else has happened."""
+
+    database: Any
+    happens: Any
+
+    async def read(self, work: Any, *args: Any) -> Any:
+        """Read, and let happen what happens before anyone hears of it."""
+        found = await self.database.read(work, *args)
+        happens, self.happens = self.happens, None
+        if happens is not None:
+            await happens()
+        return found
 
 
 class CountTests(TestCase):
@@ -140,6 +156,21 @@ class CountTests(TestCase):
         self.world.feed.deliver = deliver  # type: ignore[method-assign]
         await self.room.say(ALICE, "y")
         self.assertEqual(await self.counts(BOB), (2, 0, {}))
+
+    async def test_rules_that_change_while_a_first_count_is_read_hold(self) -> None:
+        """A count read by rules that are not the user's any more is not kept, also where none is in memory."""
+        session = await self.world.session(BOB)
+
+        async def mute() -> None:
+            self.rules.custom[BOB] = MentionsAndCake()
+            await self.world.commit([NewEntry(Kind.ACCOUNT_DATA, user_nid=session.user_nid)])
+
+        database: Any = Late(self.database, mute)
+        counter = UnreadCounter(database, self.verdicts)
+        self.world.feed.add_cache(counter.apply)
+        await counter.of(session, [self.room.nid])
+        await self.room.say(ALICE, "no news")
+        self.assertEqual((await counter.of(session, [self.room.nid]))[self.room.nid].notifications, 0)
 
     async def test_ignored_users_count_nothing(self) -> None:
         """What ignored users say, mentions too, counts no more, nor what they said before."""
