@@ -30,7 +30,10 @@ from storage.rows import Rows
 from storage.state_trie import EMPTY_ROOT, Difference
 
 MAX_EXTREMITIES = 20
-"""Forward extremities kept; beyond it the oldest go, while their states stay part of the resolved one."""
+"""Forward extremities kept; beyond it the oldest go, while their states stay part of the resolved one.
+
+Those of other servers go first: whoever made a branch names it as a parent of what comes next.
+"""
 
 MAX_COVERED_WALK = 100
 """Events without effect that are looked through for the parents they cover."""
@@ -151,9 +154,8 @@ class Placing:
         draft.covered_by(await _covered(draft, stored))
         draft.extremities[stored.nid] = stored.event.event_id
         if len(draft.extremities) > MAX_EXTREMITIES:
-            for nid in sorted(draft.extremities)[:-MAX_EXTREMITIES]:
-                del draft.extremities[nid]
-            roots = [before]
+            await self._drop_branches(draft)
+            roots = [before, await draft.root_after(stored)]
         draft.root = await self._resolved(draft, roots)
         extremities = await draft.by_nid(draft.extremities)
         draft.seq += 1
@@ -162,6 +164,14 @@ class Placing:
         members = {key: pair for key, pair in difference.items() if key[0] == MEMBER}
         users = await self._follow_members(draft, members)
         await self._tell(draft, stored, flags, {key: users[UserID(key[1])] for key in members})
+
+    async def _drop_branches(self, draft: Draft) -> None:
+        """Let the oldest extremities go; those of our users last, since what they say must stand on them."""
+        events_by_nid = await draft.by_nid(draft.extremities)
+        ours = f":{self.author.server_name}"
+        order = sorted(events_by_nid, key=lambda nid: (events_by_nid[nid].event.sender.endswith(ours), nid))
+        for nid in order[:-MAX_EXTREMITIES]:
+            del draft.extremities[nid]
 
     async def _resolved(self, draft: Draft, roots: Sequence[bytes] = ()) -> bytes:
         """Resolve the states after the forward extremities with some others.

@@ -16,7 +16,7 @@ from protocol.room_versions import ROOM_VERSIONS, V1
 from protocol.signing import add_signature, encode_base64
 from storage.feed import Flag, Kind
 from storage.migrate import migrate
-from tests.homeserver.events.helpers import ALICE, NOW, membership, message, start_worker
+from tests.homeserver.events.helpers import ALICE, BOB, NOW, membership, message, start_worker
 from tests.homeserver.events.received_helpers import (
     CAROL,
     DAVE,
@@ -214,6 +214,17 @@ class ReceivingTests(ReceivingCase):
             self.assertEqual(dict(head.servers), {"plait.test": 1, "other.test": 25})
             found = await head.state([("m.room.member", user) for user in users])
             self.assertEqual(len(found), len(users))
+
+    async def test_what_our_users_say_stands_on_what_they_have_done_before(self) -> None:
+        """Their branches are kept when others must go: without a join behind it, a message is refused."""
+        worker, incoming, room, remote = await self.begin()
+        parents = await tip(worker, room.nid)
+        ours = remote.build(membership(room.room_id, BOB, "join"), parents)
+        forks = [remote.build(message(room.room_id, str(n), CAROL), parents) for n in range(30)]
+        await incoming.received.place(room.nid, [ours, *forks])
+        sent = await worker.events.send(message(room.room_id, "hi", BOB), now=NOW)
+        self.assertIn(ours.event_id, sent.event.prev_events)
+        self.assertEqual(len(sent.event.prev_events), 20)
 
     async def test_forks_of_state_follow_the_resolved_state(self) -> None:
         """Memberships follow the difference of resolved states, also where another's event decides."""
