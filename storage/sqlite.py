@@ -239,6 +239,8 @@ def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
         check_same_thread=False,
         cached_statements=PREPARED_STATEMENTS,
     )
+    # Builds differ; with the least of them, none does what others refuse.
+    connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, SQLITE_MAX_VARIABLES)
     for pragma in _PRAGMAS:
         connection.execute(pragma).fetchall()
     connection.execute(f"PRAGMA cache_size = -{READER_CACHE_KIB if read_only else WRITER_CACHE_KIB}")

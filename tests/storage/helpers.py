@@ -12,7 +12,6 @@ import os
 import pwd
 import shutil
 import signal
-import sqlite3
 import subprocess
 import tempfile
 import time
@@ -30,7 +29,6 @@ from twisted.trial.unittest import SkipTest, TestCase
 
 from storage.database import Database, Transaction
 from storage.engines import open_database
-from storage.statements import SQLITE_MAX_VARIABLES
 from storage.trie_format import NodeName
 from storage.trie_nodes import INSERT_NODES, node_rows
 
@@ -177,12 +175,6 @@ class PostgresCase(TestCase):
     async def tearDown(self) -> None:
         """Close the database."""
         await self.database.close()
-
-
-def limit_arguments(tx: Transaction) -> None:
-    """Let a connection to SQLite take as many arguments as it does where it is commonly built."""
-    connection = tx._cursor.connection  # type: ignore[attr-defined]
-    connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, SQLITE_MAX_VARIABLES)
 
 
 def insert_nodes(tx: Transaction, room_nid: int, nodes: Mapping[NodeName, bytes]) -> None:

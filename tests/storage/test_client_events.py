@@ -8,7 +8,7 @@ from storage import client_events, events
 from storage.database import Database, Transaction
 from storage.migrate import migrate
 from storage.statements import SQLITE_MAX_VARIABLES
-from tests.storage.helpers import PostgresCase, SqliteCase, limit_arguments
+from tests.storage.helpers import PostgresCase, SqliteCase
 
 _INSERT = (
     "INSERT INTO events"
@@ -54,7 +54,6 @@ class SqliteTests(ClientEventsContract, SqliteCase):
         ids = [f"${nid}" for nid in nids]
 
         def read(tx: Transaction) -> None:
-            limit_arguments(tx)
             self.assertEqual(len(client_events.by_nids(tx, [(1, nid) for nid in nids])), 3)
             self.assertEqual({row.event_nid for row in events.by_nid(tx, 1, nids)}, {0, 1, 2})
             self.assertEqual({row.event_nid for row in events.by_id(tx, 1, ids)}, {0, 1, 2})

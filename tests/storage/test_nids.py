@@ -6,7 +6,7 @@ from storage import nids
 from storage.database import Database, Transaction
 from storage.migrate import migrate
 from storage.statements import SQLITE_MAX_VARIABLES
-from tests.storage.helpers import PostgresCase, SqliteCase, limit_arguments
+from tests.storage.helpers import PostgresCase, SqliteCase
 
 
 class NidsContract:
@@ -35,7 +35,6 @@ class SqliteTests(NidsContract, SqliteCase):
         names = [f"@u{number}:plait.test" for number in range(SQLITE_MAX_VARIABLES + 1)]
 
         def read(tx: Transaction) -> None:
-            limit_arguments(tx)
             self.assertEqual(nids.users(tx, names), made)
             self.assertEqual(nids.user_ids(tx, range(len(names))), {nid: name for name, nid in made.items()})
 
