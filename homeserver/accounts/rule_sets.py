@@ -14,7 +14,7 @@ from protocol.canonical_json import decode_own
 from protocol.identifiers import UserID
 from protocol.push_evaluation import Evaluator
 from protocol.push_rules import read_push_rules
-from storage import account_data
+from storage import account_data, feed
 from storage.database import Transaction
 from storage.feed import Entry, Kind
 
@@ -28,18 +28,19 @@ class RuleSets:
         """Start knowing nobody's; `apply` must follow the feed."""
         self._known: OrderedDict[int, Evaluator | None] = OrderedDict()
         self._lock = Lock()
-        self._changes = 0
+        self._changed_at = 0
+        """The position in the feed of the last change told: what is read as of before it is not kept."""
 
     def of(self, tx: Transaction, users: Mapping[int, UserID]) -> Mapping[int, Evaluator]:
         """Give the rules of those users whose rules are not the default ones; no query if all are known."""
         with self._lock:
-            changes = self._changes
             found = {nid: self._known[nid] for nid in users if nid in self._known}
         missing = [nid for nid in users if nid not in found]
         if missing:
+            upto = feed.tail(tx)
             contents = account_data.of_type(tx, missing, PUSH_RULES)
             fresh = {nid: _compile(users[nid], contents.get(nid)) for nid in missing}
-            self._remember(fresh, changes)
+            self._remember(fresh, upto)
             found |= fresh
         return {nid: rules for nid, rules in found.items() if rules is not None}
 
@@ -48,12 +49,11 @@ class RuleSets:
         with self._lock:
             self._keep({user_nid: None})
 
-    def _remember(self, fresh: Mapping[int, Evaluator | None], changes: int) -> None:
-        """Keep what was read, unless the feed has moved meanwhile."""
+    def _remember(self, fresh: Mapping[int, Evaluator | None], upto: int) -> None:
+        """Keep what was read as of a position, unless the feed has told of a later change."""
         with self._lock:
-            if self._changes != changes:
-                return
-            self._keep(fresh)
+            if upto >= self._changed_at:
+                self._keep(fresh)
 
     def _keep(self, fresh: Mapping[int, Evaluator | None]) -> None:
         self._known.update(fresh)
@@ -65,7 +65,7 @@ class RuleSets:
         for entry in entries:
             if entry.kind == Kind.ACCOUNT_DATA and entry.room_nid is None and entry.user_nid is not None:
                 with self._lock:
-                    self._changes += 1
+                    self._changed_at = entry.pos
                     self._known.pop(entry.user_nid, None)
 
 

@@ -31,7 +31,7 @@ from protocol.unread import (
     mentioned,
     mentions_room,
 )
-from storage import events, memberships, unread
+from storage import events, feed, memberships, unread
 from storage.database import Transaction
 from storage.feed import Entry, Flag, Kind, NewEntry
 from storage.rows import Rows
@@ -99,6 +99,8 @@ class UnreadVerdicts:
         self._version = 0
         self._moves = 0
         """Counts memberships; what is read from the database while they move is not kept."""
+        self._changed_at = 0
+        """The position in the feed of the last change told: what is read as of before it is not kept."""
         self._lock = Lock()
 
     def rows(self, tx: Transaction, entries: Sequence[NewEntry]) -> list[Rows]:
@@ -127,19 +129,20 @@ class UnreadVerdicts:
         awaits = frozenset(entry.ref or 0 for entry in moving)
         if known is not None and awaits and not known.awaits:
             known = self._expecting(known, moving, awaits)
+        if known is not None and known.awaits == awaits and known.version == version and not known.newcomers:
+            return known
+        upto = feed.tail(tx)
         if known is None or known.awaits != awaits:
             local = memberships.local_members(tx, room_nid)
             members = sum(memberships.servers(tx, room_nid).values())
             known = Audience({UserID(user): nid for user, nid in local.items()}, members, {}, -1, {}, awaits)
         if known.version == version:
-            if not known.newcomers:
-                return known
             rules = {**known.rules, **self._rules.of(tx, known.newcomers)}
         else:
             rules = dict(self._rules.of(tx, {nid: user for user, nid in known.users.items()}))
         made = evolve(known, rules=rules, version=version, newcomers={})
         with self._lock:
-            if moves == self._moves:
+            if moves == self._moves and upto >= self._changed_at:
                 self._rooms[room_nid] = made
                 if len(self._rooms) > MAX_ROOMS:
                     self._rooms.popitem(last=False)
@@ -162,6 +165,7 @@ class UnreadVerdicts:
         for entry in entries:
             if entry.kind == Kind.ACCOUNT_DATA and entry.room_nid is None:
                 self._version += 1
+                self._changed_at = entry.pos
             elif entry.room_nid is not None and (entry.flags & Flag.MEMBERSHIP or entry.kind == Kind.STATE):
                 self._move(entry.room_nid, entry)
 
@@ -169,6 +173,7 @@ class UnreadVerdicts:
         """Let a room's audience follow an entry, or forget it."""
         with self._lock:
             self._moves += 1
+            self._changed_at = entry.pos
             known = self._rooms.pop(room_nid, None)
             followed = None if known is None else self._followed(known, entry)
             if followed is not None:

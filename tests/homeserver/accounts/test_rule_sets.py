@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import blockingCallFromThread
+
 from homeserver.accounts.push_rules import DefaultRules, UserPushRules
 from homeserver.accounts.rule_sets import RuleSets
 from protocol.canonical_json import decode_own
 from protocol.identifiers import UserID
 from protocol.push_defaults import RuleKind
 from protocol.push_rules import read_push_rules
+from storage import feed
 from storage.database import Transaction
 from tests.homeserver.accounts.helpers import make_world
-from tests.storage.helpers import SqliteCase
+from tests.storage.helpers import REACTOR, SqliteCase
 
 ALICE, BOB = UserID("@alice:plait.test"), UserID("@bob:plait.test")
 
@@ -40,6 +44,27 @@ class RuleSetsTests(SqliteCase):
         self.assertEqual(await self.database.read(remembered), {bob})
         await edits.edit(BOB, bob, lambda held: held.set_enabled(RuleKind.OVERRIDE, ".m.rule.master", False))
         self.assertEqual(await self.database.read(given), set())
+
+    async def test_rules_of_an_older_snapshot_are_not_kept(self) -> None:
+        """What is read in a transaction that began before the rules changed is not taken for what holds."""
+        world = await make_world(self.database)
+        self.addCleanup(world.stop)
+        bob = (await world.register("bob")).user_nid
+        rules, edits = RuleSets(), UserPushRules(world.parts.keepsakes.data)
+        world.core.feed.add_cache(rules.apply)
+
+        def mute() -> Deferred[None]:
+            return Deferred.fromCoroutine(
+                edits.edit(BOB, bob, lambda held: held.set_enabled(RuleKind.OVERRIDE, ".m.rule.master", True))
+            )
+
+        def late(tx: Transaction) -> set[int]:
+            feed.tail(tx)
+            blockingCallFromThread(REACTOR, mute)
+            return set(rules.of(tx, {bob: BOB}))
+
+        self.assertEqual(await self.database.read(late), set())
+        self.assertEqual(await self.database.read(lambda tx: set(rules.of(tx, {bob: BOB}))), {bob})
 
     async def test_a_new_account_has_the_default_rules(self) -> None:
         """It is known without a query, also when the rules of others are not."""

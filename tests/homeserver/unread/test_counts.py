@@ -7,6 +7,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from attrs import define, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import blockingCallFromThread
 from twisted.trial.unittest import TestCase
 
 from homeserver.unread.counts import UnreadCounter
@@ -14,6 +16,7 @@ from homeserver.unread.evaluation import UnreadVerdicts
 from homeserver.unread.rules import Facts, MaskCache
 from protocol.identifiers import EventID, UserID
 from protocol.unread import BY_DEFAULT, HIGHLIGHT, SILENT, Judged, Verdict, classify, mentioned
+from storage import feed
 from storage.database import IntegrityError, Transaction
 from storage.engines import open_database
 from storage.feed import Entry, Flag, Kind, NewEntry
@@ -158,7 +161,7 @@ class CountTests(TestCase):
         self.assertEqual(await self.counts(BOB), (2, 0, {}))
 
     async def test_rules_that_change_while_a_first_count_is_read_hold(self) -> None:
-        """A count read by rules that are not the user's any more is not kept, also where none is in memory."""
+        """A count read by rules that are no longer the user's is not kept, even if none is in memory."""
         session = await self.world.session(BOB)
 
         async def mute() -> None:
@@ -171,6 +174,23 @@ class CountTests(TestCase):
         await counter.of(session, [self.room.nid])
         await self.room.say(ALICE, "no news")
         self.assertEqual((await counter.of(session, [self.room.nid]))[self.room.nid].notifications, 0)
+
+    async def test_an_audience_of_an_older_snapshot_is_not_kept(self) -> None:
+        """Members read in a transaction that began before a join are not kept."""
+        verdicts = UnreadVerdicts(self.rules, MaskCache(), SERVER)
+        self.world.feed.add_cache(verdicts.apply)
+
+        def join() -> Deferred[Any]:
+            return Deferred.fromCoroutine(self.room.member(ERIN, ERIN, "join"))
+
+        def late(tx: Transaction) -> None:
+            feed.tail(tx)
+            blockingCallFromThread(REACTOR, join)
+            self.assertNotIn(ERIN, verdicts.audience(tx, self.room.nid).users)
+
+        await self.database.read(late)
+        audience = await self.database.read(verdicts.audience, self.room.nid)
+        self.assertIn(ERIN, audience.users)
 
     async def test_ignored_users_count_nothing(self) -> None:
         """What ignored users say, mentions too, counts no more, nor what they said before."""
