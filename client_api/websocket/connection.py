@@ -202,13 +202,14 @@ class Connection:
     # Authentication.
 
     async def _authenticate(self, frame: Auth) -> None:
+        changes = self._services.registry.changes
         try:
             opened = await self._services.opening.open(frame, self._peer)
         except Exception as error:
             self._not_authenticated(error)
             return
         if self.state is not State.CLOSED:
-            self._begin(opened)
+            self._begin(opened, in_doubt=self._services.registry.changes != changes)
 
     def _not_authenticated(self, error: Exception) -> None:
         """Say why, and bye."""
@@ -220,8 +221,8 @@ class Connection:
         else:
             self.say_bye(OVERLOADED, OVERLOAD_RETRY_MS)
 
-    def _begin(self, opened: Opened) -> None:
-        """Let the session live."""
+    def _begin(self, opened: Opened, *, in_doubt: bool) -> None:
+        """Let the session live; `in_doubt`: its token may have been revoked since it was looked up."""
         self.state = next_state(self.state, Event.ACCEPTED)
         if self._auth_timer is not None and self._auth_timer.active():
             self._auth_timer.cancel()
@@ -235,7 +236,7 @@ class Connection:
             self._socket.send(error_frame(opened.unusable, None, "a position"))
         if self._is_paused:
             live.pause()
-        live.start()
+        live.start(in_doubt=in_doubt)
 
 
 _HANDLERS: Mapping[type[ClientFrame], Callable[[Connection, Any], None]] = {

@@ -49,6 +49,7 @@ class Live:
         self._send = send
         self._owner = owner
         self._stopped = False
+        self._checks = 0
         settings, clock, who = services.settings, services.clock, opened.requester
         session = Session(who.user_id, who.user_nid, who.device_id)
         window = Window(settings.window_frames, settings.window_bytes)
@@ -57,13 +58,19 @@ class Live:
         self.heartbeat = Heartbeat(clock, settings.heartbeat_ms, services.jitter, calls)
         self._expiry = Expiry(clock, self._warn, self._expired)
 
-    def start(self) -> None:
-        """Begin: the client is told that it is authenticated, then what changed."""
+    def start(self, *, in_doubt: bool) -> None:
+        """Begin: the client is told that it is authenticated, then what changed.
+
+        A token `in_doubt` is looked up once more before anything is pushed.
+        """
         self._tell_authenticated()
         self._note_presence()
         self._expiry.set(self._expires)
         self.heartbeat.start()
-        self.pusher.start()
+        if in_doubt:
+            self.check_token()
+        if not self._stopped:
+            self.pusher.start()
 
     def stop(self) -> None:
         """End all that goes on."""
@@ -89,6 +96,7 @@ class Live:
     async def renew(self, frame: Auth) -> None:
         """Take another token for the same user and device."""
         token = frame.token or self._token
+        changes = self._services.registry.changes
         try:
             requester, expires = await self._services.opening.identify(token, self._peer)
         except Exception as error:
@@ -102,29 +110,37 @@ class Live:
         self.requester, self._token = requester, token
         self._expiry.set(expires)
         self._tell_authenticated()
+        if self._services.registry.changes != changes:
+            self.check_token()
 
     def check_token(self) -> None:
         """See whether the token is still good; until that is known nothing is pushed."""
         if not self._stopped:
             self.pusher.hold(True)
-            run_in_background(self._check(), "checking the token of a WebSocket")
+            self._checks += 1
+            run_in_background(self._check(self._checks), "checking the token of a WebSocket")
 
-    async def _check(self) -> None:
+    async def _check(self, number: int) -> None:
         """Look the token up again; one that was only replaced leaves time for `auth` with the new one."""
         token = self._token
         try:
             requester, _ = await self._services.opening.identify(token, self._peer)
-        except MatrixError as error:
-            self._not_good(token, error)
+        except Exception as error:
+            if not isinstance(error, MatrixError) or isinstance(error, Unavailable):
+                self._services.clock.call_later(RECHECK_SECONDS, self.check_token)
+                raise
+            self._not_good(token, error, number)
             return
-        except Exception:
-            self._services.clock.call_later(RECHECK_SECONDS, self.check_token)
-            raise
-        if self._token == token:
+        if number == self._checks and self._token == token:
             self.requester = requester
-        self.pusher.hold(False)
+        self._release(number)
 
-    def _not_good(self, token: str, error: MatrixError) -> None:
+    def _release(self, number: int) -> None:
+        """Push again after a check, unless another began since: what this one saw may hold no more."""
+        if number == self._checks:
+            self.pusher.hold(False)
+
+    def _not_good(self, token: str, error: MatrixError, number: int) -> None:
         if self._stopped:
             return
         if isinstance(error, UserLocked):
@@ -135,7 +151,7 @@ class Live:
             return
         if self._token == token:
             self._expiry.bring_forward(REPLACED_TOKEN_MS)
-        self.pusher.hold(False)
+        self._release(number)
 
     def _not_renewed(self, error: Exception) -> None:
         """Say why; a session whose new token is not good ends."""

@@ -42,6 +42,8 @@ class Registry:
     """By user nid and device, the oldest first."""
     _strangers: dict[str, set[Registered]] = Factory(dict)
     """Connections that are not authenticated, by address."""
+    changes: int = 0
+    """Counts the sessions that changed: a token looked up meanwhile may be good no more."""
 
     def check_room_for(self, address: str) -> None:
         """See that an address may have one more stranger; raises LimitExceeded."""
@@ -65,7 +67,7 @@ class Registry:
         devices = self._users.setdefault(requester.user_nid, {})
         older = devices.pop(requester.device_id, None)
         devices[requester.device_id] = connection
-        oldest = devices.pop(next(iter(devices))) if len(devices) > self.per_user else None
+        oldest = next(iter(devices.values())) if len(devices) > self.per_user else None
         if older is not None:
             older.say_bye(REPLACED)
         if oldest is not None:
@@ -84,9 +86,11 @@ class Registry:
     def apply(self, entries: Sequence[Entry]) -> None:
         """Follow the feed: sessions that changed are checked again."""
         for entry in entries:
-            if entry.kind == Kind.SESSION and entry.user_nid in self._users:
-                for connection in list(self._users[entry.user_nid].values()):
-                    connection.check_token()
+            if entry.kind != Kind.SESSION or entry.user_nid is None:
+                continue
+            self.changes += 1
+            for connection in list(self._users.get(entry.user_nid, {}).values()):
+                connection.check_token()
 
     def say_bye_to_all(self) -> None:
         """Tell everybody that the server restarts, to come back spread over time."""

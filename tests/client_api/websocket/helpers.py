@@ -53,7 +53,7 @@ def requester(name: str, nid: int, device: str, **flags: bool) -> Requester:
     return Requester(UserID(f"@{name}:plait.test"), nid, DeviceID(device), nid * 10, **flags)
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class Tokens(KnownTokens):
     """Tokens of a table, some with an end."""
 
@@ -71,7 +71,7 @@ class Tokens(KnownTokens):
         return self.ends.get(token)
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class Fakes:
     """A feed of numbered texts in one room, and all else that connections need."""
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from homeserver.accounts.requester import Requester
+from protocol.errors import Unavailable
+from storage.database import DatabaseGone
 from tests.client_api.websocket.helpers import WsServer, requester, texts, token
 
 
@@ -126,6 +131,7 @@ class EndingTests(SynchronousTestCase):
         self.assertEqual(self.client.frames(), [])
         self.server.live("alice-pad")
         self.assertEqual(self.client.frame()["reason"], "too_many_connections")
+        self.assertEqual(self.server.fakes.presences.count(("PHONE", "gone")), 1)
         for client in (bob, desk):
             self.assertNotIn("bye", [frame["type"] for frame in client.frames()])
 
@@ -137,6 +143,70 @@ class EndingTests(SynchronousTestCase):
         self.assertEqual((bye["reason"], self.client.close_code), ("logged_out", 4012))
         self.server.fakes.say("secret")
         self.assertEqual(self.client.frames(), [])
+
+    def test_a_token_revoked_while_it_is_let_in(self) -> None:
+        """A token revoked between its look-up and the session's begin gets nothing (security: W7)."""
+        reading = _Held(self.server.fakes)
+        self.patch(self.server.fakes, "get", reading.get)
+        client = self.server.live("alice-desk", filter="1")
+        del self.server.tokens.table["alice-desk"]
+        self.server.fakes.revoke(1)
+        self.server.fakes.texts.append(b'"secret"')
+        reading.go_on()
+        frames = client.frames()
+        self.assertEqual([frame["type"] for frame in frames], ["auth", "bye"])
+        self.assertEqual(frames[1]["reason"], "logged_out")
+        self.assertEqual(self.server.fakes.presences[-1], ("DESK", "gone"))
+
+    def test_a_token_revoked_while_it_is_renewed(self) -> None:
+        """The same for a new token of a live session, which the old one's check does not see."""
+        looking = _Held(self.server.tokens)
+        self.patch(self.server.tokens, "requester", looking.requester)
+        self.client.send(type="auth", token="alice-new")
+        del self.server.tokens.table["alice-new"]
+        looking.late = True
+        self.server.fakes.revoke(1)
+        looking.go_on()
+        looking.go_on()
+        self.server.fakes.say("secret")
+        frames = self.client.frames()
+        self.assertEqual([frame["type"] for frame in frames], ["auth", "bye"])
+
+    def test_two_checks_side_by_side(self) -> None:
+        """An older check that found the token good does not let out what a newer one must see to."""
+        looking = _Held(self.server.tokens)
+        self.patch(self.server.tokens, "requester", looking.requester)
+        self.server.fakes.revoke(1)
+        first, looking.waiting = looking.waiting, []
+        del self.server.tokens.table["alice"]
+        looking.late = True
+        self.server.fakes.revoke(1)
+        self.server.fakes.say("secret")
+        for call in first:
+            call.callback(None)
+        self.assertEqual(self.client.frames(), [])
+        looking.go_on()
+        self.assertEqual(self.client.frame()["reason"], "logged_out")
+
+    def test_a_check_when_the_server_is_overloaded(self) -> None:
+        """A token that cannot be looked up just now is looked up again; nobody is logged out for that."""
+        answers: list[Exception] = [Unavailable("Too much work is waiting"), DatabaseGone("away")]
+        look_up = self.server.tokens.requester
+
+        async def requester(*args: Any, **options: Any) -> Requester:
+            if answers:
+                raise answers.pop(0)
+            return await look_up(*args, **options)
+
+        self.patch(self.server.tokens, "requester", requester)
+        self.server.fakes.revoke(1)
+        self.server.fakes.say("one")
+        self.assertEqual(self.client.frames(), [])
+        self.server.task_clock.advance(1.1)
+        self.assertEqual(self.client.frames(), [])
+        self.server.task_clock.advance(1.1)
+        self.assertEqual(texts(self.client.frames()), ["one"])
+        self.flushLoggedErrors(Unavailable, DatabaseGone)
 
     def test_an_account_that_is_locked(self) -> None:
         """A session of an account that is locked is told so and ends, and gets nothing more."""
@@ -233,6 +303,40 @@ class EndingTests(SynchronousTestCase):
         for client in clients:
             client.drop()
         self.successResultOf(done)
+
+
+class _Held:
+    """Answers what was asked of `parts` only when told to: as things stood when asked, or `late`, as then."""
+
+    def __init__(self, parts: Any) -> None:
+        self._look_up = getattr(parts, "requester", None)
+        self.waiting: list[Deferred[None]] = []
+        self.late = False
+
+    async def get(self, user_nid: int, filter_id: str) -> bytes:
+        """Give a filter."""
+        await self._turn()
+        return b"{}"
+
+    async def requester(self, token: str, **options: Any) -> Requester:
+        """Give whose token it was."""
+        assert self._look_up is not None
+        if self.late:
+            await self._turn()
+        found: Requester = await self._look_up(token, **options)
+        if not self.late:
+            await self._turn()
+        return found
+
+    async def _turn(self) -> None:
+        self.waiting.append(Deferred())
+        await self.waiting[-1]
+
+    def go_on(self) -> None:
+        """Answer."""
+        waiting, self.waiting = self.waiting, []
+        for each in waiting:
+            each.callback(None)
 
 
 class FiguresTests(SynchronousTestCase):
