@@ -233,12 +233,12 @@ class Heads:
         """Load a head, or bring one forward to the last entry seen."""
         self._under_way.add(room_nid)
         try:
-            if room_nid not in self._heads:
-                await self._load(room_nid)
-            while (entry := self._behind.get(room_nid)) is not None:
-                await self._bring_forward(self._heads[room_nid], entry)
-                if self._behind.get(room_nid) is entry:
-                    del self._behind[room_nid]
+            while room_nid not in self._heads or room_nid in self._behind:
+                current = self._heads.get(room_nid)
+                if current is None:
+                    await self._load(room_nid)
+                else:
+                    await self._catch_up(current, self._behind[room_nid])
         except BaseException:
             self._under_way.discard(room_nid)
             self.forget(room_nid)
@@ -264,6 +264,12 @@ class Heads:
             {ServerName(server): count for server, count in loaded.servers.items()},
         )
         return RoomHead(place, HeadState(self._state, room.nid, place.root), members)
+
+    async def _catch_up(self, current: RoomHead, entry: Entry) -> None:
+        """Bring a head forward to an entry; it may be forgotten meanwhile, or another entry come."""
+        await self._bring_forward(current, entry)
+        if self._behind.get(current.room_nid) is entry:
+            del self._behind[current.room_nid]
 
     async def _bring_forward(self, current: RoomHead, entry: Entry) -> None:
         """Make `current` the head after `entry`, reading only what differs."""
