@@ -46,7 +46,9 @@ class Arrivals:
     async def take(self, room: ImportedRoom) -> int:
         """Take the room over, or place the join in it; gives the room's nid."""
         if not await self.imports.is_here(room):
-            return await self.imports.take(room)
+            taken = await self.imports.take(room)
+            if taken is not None:
+                return taken
         room_nid = await self.nids.room(room.room_id)
         assert room_nid is not None
         outcome = await self.received.receive(room_nid, room.join, origin=room.resident)

@@ -83,8 +83,8 @@ class RoomImports(Protocol):
         """Tell whether this server has members in the room: then the join is an event like others."""
         ...
 
-    async def take(self, given: ImportedRoom) -> int:
-        """Take a room over and give its nid; raises MatrixError if that cannot be."""
+    async def take(self, given: ImportedRoom) -> int | None:
+        """Take a room over and give its nid; None if it is here by now; raises MatrixError if neither."""
         ...
 
 

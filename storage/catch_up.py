@@ -12,6 +12,10 @@ from storage.database import Database, Row, Transaction
 _ROOMS = """SELECT rs.room_nid FROM room_servers rs WHERE rs.server = ? AND (rs.members > 0 OR EXISTS (
     SELECT 1 FROM feed f
     WHERE f.room_nid = rs.room_nid AND f.pos > ? AND f.ref = rs.left_nid AND f.kind = 1))"""
+_INSIDE = "SELECT room_nid FROM room_servers WHERE server = ? AND members > 0"
+_FAREWELLS = """SELECT f.pos, f.room_nid, f.ref
+FROM room_servers rs JOIN feed f ON f.room_nid = rs.room_nid AND f.ref = rs.left_nid
+WHERE rs.server = ? AND rs.members <= 0 AND f.pos > ? AND f.pos <= ? AND f.kind = 1 AND (f.flags & 1) = 1"""
 _OWED = """SELECT f.pos, f.room_nid, f.ref FROM feed f
 WHERE f.room_nid IN ? AND f.pos > ? AND f.pos <= ? AND (f.flags & 1) = 1 ORDER BY f.pos LIMIT ?"""
 _NEWEST = """SELECT pos, room_nid, ref FROM feed WHERE pos IN (
@@ -41,7 +45,7 @@ class CatchUpStore:
         return await self.database.read(_owed, server, after, upto, limit)
 
     async def newest(self, server: ServerName, after: int, upto: int) -> list[Owed]:
-        """Give the newest such event of each room, oldest first."""
+        """Give the newest such event of each room, oldest first: of one it has left, what ended its stay."""
         return await self.database.read(_newest, server, after, upto)
 
     async def servers_owed(self, after: int, upto: int) -> list[ServerName]:
@@ -50,20 +54,21 @@ class CatchUpStore:
 
 
 def _owed(tx: Transaction, server: ServerName, after: int, upto: int, limit: int) -> list[Owed]:
-    rooms = _rooms(tx, server, after)
+    rooms = _chunks(tx.all(_ROOMS, (server, after)))
     found = [Owed(*row) for chunk in rooms for row in tx.all(_OWED, (chunk, after, upto, limit))]
     return sorted(found, key=lambda owed: owed.pos)[:limit]
 
 
 def _newest(tx: Transaction, server: ServerName, after: int, upto: int) -> list[Owed]:
-    rooms = _rooms(tx, server, after)
-    found = [Owed(*row) for chunk in rooms for row in tx.all(_NEWEST, (chunk, after, upto))]
+    inside = _chunks(tx.all(_INSIDE, (server,)))
+    found = [Owed(*row) for chunk in inside for row in tx.all(_NEWEST, (chunk, after, upto))]
+    found += [Owed(*row) for row in tx.all(_FAREWELLS, (server, after, upto))]
     return sorted(found, key=lambda owed: owed.pos)
 
 
-def _rooms(tx: Transaction, server: ServerName, after: int) -> Sequence[list[int]]:
-    """Give the rooms of a server, in chunks that fit into one statement."""
-    rooms = [row[0] for row in tx.all(_ROOMS, (server, after))]
+def _chunks(rows: Sequence[Row]) -> Sequence[list[int]]:
+    """Give rooms in chunks that fit into one statement."""
+    rooms = [row[0] for row in rows]
     return [rooms[start : start + 5_000] for start in range(0, len(rooms), 5_000)]
 
 

@@ -17,7 +17,7 @@ from homeserver.events.stored import Status, StoredEvent
 from protocol.events import Event
 from protocol.identifiers import ServerName
 from storage.catch_up import CatchUpStore, Owed
-from storage.outbound_edus import OutboundEduStore
+from storage.outbound_edus import Extra, OutboundEduStore
 
 MAX_BACKLOG = 1_000
 """Events that are sent one and all; beyond it only the newest of each room."""
@@ -57,7 +57,7 @@ class CatchUp:
         owed = await self.store.owed(server, after, upto, self.max_backlog + 1)
         if len(owed) > self.max_backlog:
             newest = await self.store.newest(server, after, upto)
-            extras = await self._extras(server, after, upto)
+            extras = await self._all_extras(server, after, upto)
             pdus = [*await self._sendable(server, newest), *extras]
             return Plan(sorted(pdus, key=lambda pdu: pdu.pos), upto, whole=True)
         return await self._in_order(server, owed, after, upto)
@@ -88,10 +88,21 @@ class CatchUp:
 
     async def _extras(self, server: ServerName, after: int, upto: int) -> list[PendingPdu]:
         """Load events about users of `server` in rooms it is not in."""
-        extras = await self.edus.extras(server, after, upto, MAX_PDUS)
+        return await self._loaded(await self.edus.extras(server, after, upto, MAX_PDUS))
+
+    async def _loaded(self, extras: Sequence[Extra]) -> list[PendingPdu]:
         loaded = await self._load([(one.room_nid, one.event_nid) for one in extras])
         pairs = [(one.pos, loaded.get((one.room_nid, one.event_nid))) for one in extras]
         return [PendingPdu(pos, stored.event) for pos, stored in pairs if stored is not None]
+
+    async def _all_extras(self, server: ServerName, after: int, upto: int) -> list[PendingPdu]:
+        """Load all such events, however many."""
+        found: list[PendingPdu] = []
+        while after < upto:
+            extras = await self.edus.extras(server, after, upto, SCAN)
+            found += await self._loaded(extras)
+            after = extras[-1].pos if len(extras) == SCAN else upto
+        return found
 
     async def _load(self, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], StoredEvent]:
         """Give the events with these room and event numbers that may be sent."""

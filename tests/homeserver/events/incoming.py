@@ -77,7 +77,9 @@ class IncomingEvents:
         others. Raises `Forbidden` if the room does not allow the join, `Unavailable` if it cannot be judged.
         """
         if not await self.rooms.is_here(room):
-            return await self.rooms.take(room)
+            taken = await self.rooms.take(room)
+            if taken is not None:
+                return taken
         room_nid = await self.store.nids.room(room.room_id)
         assert room_nid is not None
         outcome = await self.receive(room_nid, room.join, origin=room.resident, now=now)

@@ -100,6 +100,16 @@ class ImportingTests:
             create = await stored_of(worker, room_nid, timeline[0])
             self.assertEqual((create.status, create.root_before), (Status.ACCEPTED, EMPTY_ROOT))
 
+    async def test_two_users_who_join_at_a_time_take_the_room_over_once(self) -> None:
+        """The second join is an event like others: to take the room over anew would undo the first."""
+        worker, incoming = await self.begin()
+        remote, timeline, given = joined(V11)
+        other = UserID("@other:plait.test")
+        second = remote.build(membership(given.room_id, other, "join"), timeline[-1:])
+        room_nid = await incoming.import_room(given, now=NOW)
+        self.assertIsNone(await incoming.rooms.take(evolve(given, join=second)))
+        self.assertEqual(list((await worker.heads.get(room_nid)).local_members), [BOB])
+
     async def test_a_room_of_every_version_is_taken_over_and_spoken_in(self) -> None:
         """After the import the room has its state, members, servers, one entry, and Bob can speak in it."""
         worker, incoming = await self.begin()
