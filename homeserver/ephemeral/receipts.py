@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 from homeserver.ephemeral.typing import SendEdu
 from homeserver.events.event_store import Events
@@ -19,6 +19,7 @@ from homeserver.events.relations import relation_of
 from homeserver.events.stored import StoredEvent
 from homeserver.events.write import Write
 from homeserver.sync.suppliers import Receipt
+from homeserver.turns import Turns
 from protocol.canonical_json import JsonObject
 from protocol.errors import Forbidden, InvalidParam, NotFound
 from protocol.identifiers import EventID, RoomID, ServerName, UserID, server_of
@@ -53,6 +54,7 @@ class ReadReceipts:
     events: Events
     nids: Nids
     send_edu: SendEdu
+    _turns: Turns[tuple[int, int, str, str]] = Factory(Turns)
 
     async def set_local(self, user_id: UserID, room_id: RoomID, mark: Mark, now: int) -> None:
         """Set a local user's receipt.
@@ -117,17 +119,21 @@ class ReadReceipts:
     async def _put(self, head: RoomHead, user_id: UserID, mark: Mark, ts: int) -> bool:
         """Write a receipt; False if it says nothing new, or would go back (devices race each other)."""
         user_nid = await self.nids.user(user_id)
-        present = await self.database.read(
-            receipts.one, head.room_nid, user_nid, mark.kind, mark.thread or ""
-        )
-        if present is not None and not await self._is_further(head.room_nid, mark, EventID(present.event_id)):
-            return False
-        await self.nids.receipts.ready(1)
-        nid = self.nids.receipts.take()
-        row = ReceiptRow(head.room_nid, user_nid, mark.kind, mark.thread or "", nid, mark.event_id, ts)
-        entry = NewEntry(Kind.RECEIPT, room_nid=head.room_nid, user_nid=user_nid, ref=nid)
-        await self.persister.commit(Write((receipts.receipt_rows(row),), (entry,)))
-        return True
+        key = (head.room_nid, user_nid, mark.kind, mark.thread or "")
+        await self._turns.take(key)
+        try:
+            present = await self.database.read(receipts.one, *key)
+            present_id = None if present is None else EventID(present.event_id)
+            if present_id is not None and not await self._is_further(head.room_nid, mark, present_id):
+                return False
+            await self.nids.receipts.ready(1)
+            nid = self.nids.receipts.take()
+            entry = NewEntry(Kind.RECEIPT, room_nid=head.room_nid, user_nid=user_nid, ref=nid)
+            row = ReceiptRow(*key, nid, mark.event_id, ts)
+            await self.persister.commit(Write((receipts.receipt_rows(row),), (entry,)))
+            return True
+        finally:
+            self._turns.give(key)
 
     async def _is_further(self, room_nid: int, mark: Mark, present: EventID) -> bool:
         """Tell whether a receipt moves forward; of an event that is not here yet nobody knows."""

@@ -9,6 +9,7 @@ from typing import Any
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, gatherResults
 
 from homeserver.ephemeral.presence import IDLE_MS, SILENCE_MS
 from homeserver.ephemeral.receipts import READ, READ_PRIVATE, Mark
@@ -17,7 +18,7 @@ from homeserver.ephemeral.typing import MAX_TYPING_MS, MAX_USERS
 from homeserver.sync.filters import compile_filter
 from protocol.errors import Forbidden, InvalidParam, MatrixError, NotFound
 from protocol.identifiers import DeviceID, EventID, RoomID, ServerName, UserID
-from storage.feed import Kind
+from storage.feed import Kind, tail
 from tests.homeserver.ephemeral.helpers import OTHER, PHONE, STRANGER, ZOE, Place, start_place
 from tests.homeserver.events.helpers import ALICE, BOB, NOW, membership, message
 from tests.storage.helpers import PostgresCase, SqliteCase
@@ -144,6 +145,26 @@ class ReceiptsTest(PassingCase):
         self.assertEqual(len(self.place.world.edus), 1)
         await receipts.set_local(ALICE, room_id, Mark(READ, self.place.event_id, "main"), NOW + 2)
         self.assertEqual(len(await self._receipts()), 2)
+
+    async def test_forward_alone_at_the_same_time(self) -> None:
+        """Of two receipts at once the further one stands, though the other looked first and writes last."""
+        receipts, room_id = self.place.passing.receipts, self.place.room_id
+        newer = await self.place.core.events.send(message(room_id, "newer"), now=NOW)
+        commit, held = receipts.persister.commit, Deferred[None]()
+
+        async def slow(write: Any) -> Any:
+            self.patch(receipts.persister, "commit", commit)
+            await held
+            return await commit(write)
+
+        self.patch(receipts.persister, "commit", slow)
+        marks = [Mark(READ, event_id) for event_id in (self.place.event_id, newer.event.event_id)]
+        setting = [Deferred.fromCoroutine(receipts.set_local(ALICE, room_id, mark, NOW)) for mark in marks]
+        await receipts.database.read(tail)  # time for both
+        await receipts.set_local(BOB, room_id, marks[0], NOW)
+        held.callback(None)
+        await gatherResults(setting)
+        self.assertIn((ALICE, newer.event.event_id, None), await self._receipts())
 
     async def test_local(self) -> None:
         """A receipt is kept, told to other servers unless private, and the same again says nothing."""
