@@ -73,8 +73,8 @@ class RoomImport:
         head = None if room_nid is None else await self._head(room_nid)
         return head is not None and bool(head.local_members)
 
-    async def take(self, given: ImportedRoom) -> int:
-        """Take a room over and give its nid.
+    async def take(self, given: ImportedRoom) -> int | None:
+        """Take a room over and give its nid; None if it has come to be here meanwhile by another's join.
 
         Raises:
             Forbidden: the room as given does not allow the join.
@@ -83,12 +83,14 @@ class RoomImport:
         room = await self.store.nids.intern_room(given.room_id, given.version)
         if room.version != given.version:
             raise Forbidden("The room is known here with another version")
-        await self.received.queues.run(room.nid, lambda: self._take(room, given))
-        return room.nid
+        taken = await self.received.queues.run(room.nid, lambda: self._take(room, given))
+        return room.nid if taken else None
 
-    async def _take(self, room: Room, given: ImportedRoom) -> None:
+    async def _take(self, room: Room, given: ImportedRoom) -> bool:
         for _ in range(TRIES):
             head = await self._head(room.nid)
+            if head is not None and head.local_members:
+                return False
             taken = await self._judged(room, given)
             write = await self._write(taken, head)
             try:
@@ -97,7 +99,7 @@ class RoomImport:
                 self.store.heads.forget(room.nid)
                 self.store.state.stored.forget_room(room.nid)
                 continue
-            return
+            return True
         raise Unavailable("The room changes too fast")
 
     async def _head(self, room_nid: int) -> RoomHead | None:
