@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from protocol.events import EventDraft
-from protocol.identifiers import ServerName
+from protocol.identifiers import RoomID, ServerName
 from storage.outbound_edus import Extra
 from tests.federation.helpers import THERE
 from tests.federation.network import Answer
@@ -60,6 +60,26 @@ class FailureTests(SenderCase):
         self._pass(60)
         self.assertEqual(self.receiver.texts[-2:], ["a599", "b599"])
         self.assertLess(len(self.receiver.texts), 110)
+
+    def test_invites_withdrawn_in_a_very_long_outage(self) -> None:
+        """What the server is owed of rooms it is not in is sent whole, however much."""
+        self.receiver.answer = lambda _: DEAD
+        for number in range(60):
+            draft = EventDraft(
+                RoomID("!other:here.example"),
+                "m.room.member",
+                ALICE,
+                {"membership": "leave", "body": f"kick{number}"},
+                state_key=f"@u{number}:there.example",
+            )
+            self.home.tell(self.home.store(draft, 2, b"s"))
+        for number in range(1001):
+            self.home.say(f"a{number}")
+        self._pass(5)
+        self.receiver.transactions.clear()
+        self.receiver.answer = lambda _: Answer()
+        self._pass(60)
+        self.assertEqual(self.receiver.texts[-61:], [*(f"kick{number}" for number in range(60)), "a1000"])
 
     def test_events_from_before_a_server_joined_are_not_made_up_for(self) -> None:
         """What it is owed is judged by the state before each event."""

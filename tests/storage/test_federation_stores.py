@@ -124,17 +124,19 @@ class FederationStoreTests:
                 for room, nid in ((1, 11), (2, 21), (3, 31), (1, 9), (2, 22))
             ]
             append(tx, [*entries, NewEntry(Kind.EVENT, Flag.NONE, 1, None, 13)], "test")
+            append(tx, [NewEntry(Kind.EVENT, Flag.FEDERATE, room, None, 99) for room in (2, 3)], "test")
 
         await self.database.write(fill)
         store = CatchUpStore(self.database)
         self.assertEqual(
-            await store.owed(ONE, 0, 9, 9), [Owed(1, 1, 11), Owed(2, 2, 21), Owed(4, 1, 9), Owed(5, 2, 22)]
+            await store.owed(ONE, 0, 6, 9), [Owed(1, 1, 11), Owed(2, 2, 21), Owed(4, 1, 9), Owed(5, 2, 22)]
         )
         self.assertEqual(await store.owed(ONE, 1, 4, 9), [Owed(2, 2, 21), Owed(4, 1, 9)])
         self.assertEqual(await store.owed(ONE, 0, 9, 1), [Owed(1, 1, 11)])
         self.assertEqual(await store.newest(ONE, 0, 9), [Owed(4, 1, 9), Owed(5, 2, 22)])
-        self.assertEqual(sorted(await store.servers_owed(3, 9)), [ONE, TWO])
-        self.assertEqual(await store.servers_owed(5, 9), [])
+        self.assertEqual(await store.newest(ONE, 5, 9), [])
+        self.assertEqual(sorted(await store.servers_owed(3, 6)), [ONE, TWO])
+        self.assertEqual(await store.servers_owed(8, 9), [])
 
 
 class SqliteFederationStoreTests(FederationStoreTests, SqliteCase):
