@@ -42,6 +42,14 @@ class PresenceState:
 class SharedRooms(Protocol):
     """Tells who may see whose presence."""
 
+    def knows(self, user_id: UserID) -> bool:
+        """Tell whether a user's rooms are in memory: they are forgotten when one changes."""
+        ...
+
+    async def load(self, user_id: UserID) -> None:
+        """Read a user's rooms, unless they are in memory."""
+        ...
+
     async def sight(self, session: Session) -> Collection[int]:
         """Give the rooms through which a session's user sees others."""
         ...
@@ -122,17 +130,25 @@ class EphemeralRing:
         """Give `m.presence` events that changed after `after`; None: of all who are not offline."""
         if (after is not None and after >= self.position) or not wanted.allows_type(PRESENCE):
             return ()
+        changed = [each for each in self._changed(after) if wanted.allows_sender(each[0])]
+        for user_id, _ in changed:
+            if not self.shared.knows(user_id):
+                await self.shared.load(user_id)
         sight = await self.shared.sight(session)
+        return [
+            self.render(user_id, state)
+            for user_id, state in changed
+            if user_id == session.user_id or self.shared.sees(sight, user_id)
+        ]
+
+    def _changed(self, after: int | None) -> list[tuple[UserID, PresenceState]]:
+        """Give whose presence changed after `after`, the newest first; None: who is not offline."""
         found = []
         for user_id, (changed, state) in reversed(self._presence.items()):
             if after is not None and changed <= after:
                 break
-            if after is None and state.presence == OFFLINE:
-                continue
-            if not wanted.allows_sender(user_id):
-                continue
-            if user_id == session.user_id or self.shared.sees(sight, user_id):
-                found.append(self.render(user_id, state))
+            if after is not None or state.presence != OFFLINE:
+                found.append((user_id, state))
         return found
 
     def render(self, user_id: UserID, state: PresenceState) -> bytes:

@@ -39,6 +39,10 @@ class RoomSharing:
         """Read a user's rooms, unless they are in memory."""
         await self._load(await self.nids.user(user_id))
 
+    def knows(self, user_id: UserID) -> bool:
+        """Tell whether a user's rooms are in memory: they are forgotten when one changes."""
+        return self.nids.known_user(user_id) in self._rooms
+
     async def sight(self, session: Session) -> Collection[int]:
         """Give the rooms through which a session's user sees others."""
         await self._load(session.user_nid)

@@ -18,9 +18,10 @@ from homeserver.ephemeral.typing import MAX_TYPING_MS, MAX_USERS
 from homeserver.sync.filters import compile_filter
 from protocol.errors import Forbidden, InvalidParam, MatrixError, NotFound
 from protocol.identifiers import DeviceID, EventID, RoomID, ServerName, UserID
+from protocol.room_versions import V11
 from storage.feed import Kind, tail
 from tests.homeserver.ephemeral.helpers import OTHER, PHONE, STRANGER, ZOE, Place, start_place
-from tests.homeserver.events.helpers import ALICE, BOB, NOW, membership, message
+from tests.homeserver.events.helpers import ALICE, BOB, NOW, beginning, membership, message
 from tests.storage.helpers import PostgresCase, SqliteCase
 
 THIRD = ServerName("third.test")
@@ -279,6 +280,15 @@ class PresenceTest(PassingCase):
         await self._settle()
         self.assertEqual(presences.get(ALICE).presence, OFFLINE)
         self.assertEqual(self.place.time.getDelayedCalls(), [])
+
+    async def test_a_join_hides_nobody(self) -> None:
+        """Who joins another room right after they became present is seen all the same."""
+        self.place.passing.presences.heard(BOB, PHONE)
+        await self._settle()
+        room_id = RoomID("!second:plait.test")
+        await self.place.core.rooms.create(V11, beginning(room_id, V11, BOB), now=NOW)
+        for after in (None, 0):
+            self.assertEqual(len(await self.ring.presence(await self.place.session(), after)), 1)
 
     async def test_heard_again_and_again(self) -> None:
         """A device that goes on syncing stays; its last activity is told anew now and then."""
