@@ -150,12 +150,13 @@ class Presences:
             state = self._untold.pop(user_id)
         self.ring.set_presence(user_id, state)
         if server_of(user_id) == self.server_name:
+            others = await self.sharing.servers_of(user_id) - {self.server_name}
+            state = self.get(user_id)  # a later one may have been told meanwhile
             content = {"push": [{"user_id": user_id, **self.ring.content(state)}]}
             if state.presence == OFFLINE:
                 self._told.pop(user_id, None)
             else:
                 self._told[user_id] = self.clock.now_ms()
-            others = await self.sharing.servers_of(user_id) - {self.server_name}
             self.send_edu(others, "m.presence", ("presence", user_id), content)
 
     def _arm(self) -> None:

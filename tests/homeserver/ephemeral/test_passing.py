@@ -281,6 +281,30 @@ class PresenceTest(PassingCase):
         self.assertEqual(presences.get(ALICE).presence, OFFLINE)
         self.assertEqual(self.place.time.getDelayedCalls(), [])
 
+    async def test_servers_hear_the_latest_last(self) -> None:
+        """Of two changes right after each other the later is what other servers know in the end."""
+        presences = self.place.passing.presences
+        presences.heard(ALICE, PHONE)
+        await self._settle()
+        sharing, late = presences.sharing, Deferred[None]()
+        database = sharing.database
+
+        class Slow:
+            async def read(self, work: Any, *args: Any) -> Any:
+                sharing.database = database
+                found = await database.read(work, *args)
+                await late
+                return found
+
+        slow: Any = Slow()
+        sharing.database = slow
+        presences.set_local(ALICE, PHONE, UNAVAILABLE, None)
+        presences.set_local(ALICE, PHONE, ONLINE, "back")
+        await self._settle()
+        late.callback(None)
+        await self._settle()
+        self.assertEqual(self.place.world.edus[-1][2]["push"][0]["presence"], ONLINE)
+
     async def test_a_join_hides_nobody(self) -> None:
         """Who joins another room right after they became present is seen all the same."""
         self.place.passing.presences.heard(BOB, PHONE)
