@@ -168,17 +168,19 @@ class DeviceKeys:
         """Hand out one key for each device of local users, never the same twice."""
         found: dict[str, dict[str, Any]] = {}
         owners: set[int] = set()
-        for user_id, user_nid in (await self.nids.known_users(list(wanted))).items():
-            for device_id, algorithm in wanted[user_id].items():
-                if "\0" in device_id or "\0" in algorithm:
-                    continue
-                key = await self.database.write(device_keys.claim, user_nid, device_id, algorithm)
-                if key is not None:
-                    owners.add(user_nid)
-                    named = {f"{algorithm}:{key.key_id}": json.loads(key.key)}
-                    found.setdefault(user_id, {})[device_id] = named
-        if owners:
-            await self._tell_counts(sorted(owners))
+        try:
+            for user_id, user_nid in (await self.nids.known_users(list(wanted))).items():
+                for device_id, algorithm in wanted[user_id].items():
+                    if "\0" in device_id or "\0" in algorithm:
+                        continue
+                    key = await self.database.write(device_keys.claim, user_nid, device_id, algorithm)
+                    if key is not None:
+                        owners.add(user_nid)
+                        named = {f"{algorithm}:{key.key_id}": json.loads(key.key)}
+                        found.setdefault(user_id, {})[device_id] = named
+        finally:  # what is handed out is gone, even if the rest fails
+            if owners:
+                await self._tell_counts(sorted(owners))
         return {"one_time_keys": found}
 
     def apply(self, entries: Sequence[Entry]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from attrs import define
 from twisted.internet.defer import Deferred, gatherResults
 
 from homeserver.devices.key_checks import check_device_keys, check_key
@@ -80,6 +81,30 @@ class DeviceKeysTests:
         self.patch(self.keys.persister, "commit", fail)
         with self.assertRaises(DatabaseGone):
             await self._claim()
+        self.assertEqual((await self.keys.counts(session)).one_time, {SIGNED: 2})
+
+    async def test_keys_handed_out_before_a_failure_are_not_counted(self) -> None:
+        """If a claim of several keys fails half-way, those handed out already are counted no more."""
+        await self._start()
+        await self._upload(one_time(1, 2, 3))
+        session = await self.place.session()
+        write = self.database.write
+
+        @define
+        class Failing:
+            writes: int = 0
+
+            async def write(self, work: Any, *args: Any) -> Any:
+                self.writes += 1
+                if self.writes == 2:
+                    raise DatabaseGone("no answer")
+                return await write(work, *args)
+
+        database = self.keys.database
+        self.keys.database = Failing()
+        with self.assertRaises(DatabaseGone):
+            await self.keys.claim({ALICE: {PHONE: SIGNED, "DESK": SIGNED}})
+        self.keys.database = database
         self.assertEqual((await self.keys.counts(session)).one_time, {SIGNED: 2})
 
     async def test_nonsense(self) -> None:
