@@ -91,6 +91,9 @@ class Backoff:
             self._known.move_to_end(server)
             return known.failing
         failing = await self.store.failing(server)
+        latest = self._known.get(server)
+        if latest is not None and latest is not known:
+            return latest.failing  # noted meanwhile: newer than what was read
         self._remember(server, _Known(failing, known.at if known is not None else 0))
         return failing
 

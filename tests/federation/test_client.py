@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -22,6 +23,7 @@ from protocol.events import Event, EventDraft, Links, build_event
 from protocol.identifiers import EventID, RoomAlias, RoomID, ServerName, UserID
 from protocol.room_versions import V4, V5, V11, RoomVersion
 from protocol.signing import SigningKey
+from storage.destinations import Failing
 from tests.federation.core import run_now
 from tests.federation.helpers import THERE, World, signing_key
 from tests.federation.network import Answer
@@ -310,6 +312,26 @@ class ErrorTests(ClientCase):
         self.assertTrue(all(1.3 * a < b < 3.1 * a for a, b in pairwise(waits)), waits)
         (row,) = self.world.database.rows("SELECT retry_at FROM destinations WHERE server = ?", THERE)
         self.assertEqual(row[0], self._get(self.world.backoff.retry_at(THERE)))
+
+    def test_a_failure_noted_while_an_older_look_is_under_way_stays(self) -> None:
+        """What the database said before a failure does not make the server one that answers."""
+        backoff, held = self.world.backoff, Deferred[None]()
+        store = backoff.store
+
+        class Slow:
+            async def failing(self, server: ServerName) -> Failing | None:
+                found = await store.failing(server)
+                await held
+                return found
+
+        slow: Any = Slow()
+        backoff.store = slow
+        look = Deferred.fromCoroutine(backoff.retry_at(THERE))
+        backoff.store = store
+        self._get(backoff.failed(THERE, self.world.now))
+        held.callback(None)
+        self.assertGreater(self.successResultOf(look), self.world.now)
+        self.assertGreater(self._get(backoff.retry_at(THERE)), self.world.now)
 
     def test_failures_side_by_side_count_once(self) -> None:
         """Ten requests that fail together are one failure."""
