@@ -24,6 +24,9 @@ _NEWEST = """SELECT pos, room_nid, ref FROM feed WHERE pos IN (
 _SERVERS_OWED = """SELECT DISTINCT rs.server FROM feed f JOIN room_servers rs ON rs.room_nid = f.room_nid
 WHERE f.pos > ? AND f.pos <= ? AND (f.flags & 1) = 1"""
 
+_MEMBERSHIPS = """SELECT pos, room_nid, ref FROM feed
+WHERE pos > ? AND pos <= ? AND (flags & 3) = 3 AND kind = 1 ORDER BY pos LIMIT ?"""
+
 
 @frozen
 class Owed:
@@ -51,6 +54,10 @@ class CatchUpStore:
     async def servers_owed(self, after: int, upto: int) -> list[ServerName]:
         """Give the servers of rooms in which events were built with `after < pos <= upto`."""
         return [row[0] for row in await self.database.read(_rows, _SERVERS_OWED, (after, upto))]
+
+    async def memberships(self, after: int, upto: int, limit: int) -> list[Owed]:
+        """Give the memberships that were built here with `after < pos <= upto`, oldest first."""
+        return [Owed(*row) for row in await self.database.read(_rows, _MEMBERSHIPS, (after, upto, limit))]
 
 
 def _owed(tx: Transaction, server: ServerName, after: int, upto: int, limit: int) -> list[Owed]:

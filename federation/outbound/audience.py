@@ -44,6 +44,10 @@ class Audiences:
         members = frozenset(before) - without
         return Audience(members, _named(event) - without - members)
 
+    def names_others(self, event: Event) -> bool:
+        """Tell whether an event is about users of other servers, without a look at the state."""
+        return bool(_named(event) - {self.own_name})
+
     def follow(self, stored: StoredEvent, after: bytes) -> None:
         """Note the state after an event whose audience was asked for, on which alone the room goes on.
 

@@ -13,7 +13,7 @@ from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from federation.outbound.audience import Audiences
-from federation.outbound.catch_up import PendingPdu, may_go_out
+from federation.outbound.catch_up import SCAN, PendingPdu, may_go_out
 from federation.outbound.destination import Destination, Sending
 from federation.outbound.shards import Shards
 from federation.ports import EventReader, FeedSource
@@ -200,14 +200,43 @@ class FederationSender:
             return
         records = self._parts().records
         upto, first = self._dispatched, min(gained.values())
-        for server in await self.sources.owed.servers_owed(first, upto) if first < upto else ():
-            if shard_of(server) in gained:
-                self._destination(server).begin_behind(gained[shard_of(server)])
-        for server, position in (await records.destinations.behind()).items():
-            if shard_of(server) in gained:
-                self._destination(server).begin_behind(position)
-        self._wake_all(gained, await records.edus.waiting())
+        # All is read before any begins: one that begins writes its position over the one to be read.
+        behind = await records.destinations.behind()
+        owed = await self._keep_extras(gained, first, upto)
+        if first < upto:
+            owed.update(await self.sources.owed.servers_owed(first, upto))
+        waiting = await records.edus.waiting()
+        for server in [*owed, *(server for server in behind if server not in owed)]:
+            shard = shard_of(server)
+            if shard in gained:
+                positions = [gained[shard]] if server in owed else []
+                positions += [behind[server]] if server in behind else []
+                self._destination(server).begin_behind(min(positions))
+        self._wake_all(gained, waiting)
         self.shards.settle(gained)
+
+    async def _keep_extras(self, gained: Mapping[int, int], first: int, upto: int) -> set[ServerName]:
+        """Keep what is owed to servers outside of rooms since the shards' positions, and give these servers.
+
+        Whoever held a shard may have died, or lost it, before it handed these events out.
+        """
+        found: set[ServerName] = set()
+        audiences = self.sources.audiences
+        while first < upto:
+            moves = await self.sources.owed.memberships(first, upto, SCAN)
+            for move in moves:
+                stored = (await self.sources.events.by_nid(move.room_nid, [move.event_nid])).get(
+                    move.event_nid
+                )
+                if stored is None or not may_go_out(stored) or not audiences.names_others(stored.event):
+                    continue
+                for server in (await audiences.of(stored)).named:
+                    if move.pos > gained.get(shard_of(server), upto):
+                        extra = Extra(move.pos, move.room_nid, move.event_nid)
+                        await self._parts().records.edus.add_extra(server, extra)
+                        found.add(server)
+            first = moves[-1].pos if len(moves) == SCAN else upto
+        return found
 
     def _wake_all(self, gained: Mapping[int, int], servers: Iterable[ServerName]) -> None:
         for server in servers:

@@ -94,7 +94,8 @@ class Home:
 
     def tell(self, stored: StoredEvent) -> StoredEvent:
         """Put an event into the feed."""
-        entry = NewEntry(Kind.EVENT, Flag.FEDERATE, stored.room_nid, None, stored.nid, payload=stored)
+        flags = Flag.FEDERATE | (Flag.MEMBERSHIP if stored.event.type == "m.room.member" else 0)
+        entry = NewEntry(Kind.EVENT, flags, stored.room_nid, None, stored.nid, payload=stored)
         self.feed(entry)
         return stored
 

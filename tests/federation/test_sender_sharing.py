@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
 
+from protocol.events import EventDraft
 from protocol.identifiers import ServerName
-from storage.catch_up import CatchUpStore
+from storage.catch_up import CatchUpStore, Owed
 from storage.database import DatabaseGone
+from storage.destinations import DestinationStore
 from storage.federation_shards import SHARDS, ShardStore
 from tests.federation.helpers import THERE
-from tests.federation.sender_helpers import DEAD, Process, Receiver, SenderCase
+from tests.federation.network import Answer
+from tests.federation.sender_helpers import ALICE, DEAD, ROOM, Process, Receiver, SenderCase
 
 
 class OnceGone:
@@ -29,6 +32,10 @@ class OnceGone:
         if self._asked == 1:
             raise DatabaseGone("away")
         return await self._store.servers_owed(after, upto)
+
+    async def memberships(self, after: int, upto: int, limit: int) -> Sequence[Owed]:
+        """Give the memberships built here."""
+        return await self._store.memberships(after, upto, limit)
 
 
 class SharingTests(SenderCase):
@@ -76,6 +83,47 @@ class SharingTests(SenderCase):
         self._pass(60)
         self.assertEqual(len(self.flushLoggedErrors(DatabaseGone)), 1)
         self.assertEqual(self.receiver.texts, ["meanwhile"])
+
+    def test_a_take_over_that_fails_forgets_nobody_s_backlog(self) -> None:
+        """A server that was behind already goes on from there, not from where its shard stands."""
+        self.receiver.answer = lambda _: DEAD
+        self.home.say("first")
+        self._pass(10)
+        self.home.say("second")
+        self._pass(10)
+        self.process.die()
+        self.home.listeners.clear()
+        self.home.say("meanwhile")
+        behind, asked = DestinationStore.behind, [0]
+
+        async def once_gone(store: DestinationStore) -> Mapping[ServerName, int]:
+            asked[0] += 1
+            if asked[0] == 1:
+                raise DatabaseGone("away")
+            return await behind(store)
+
+        self.patch(DestinationStore, "behind", once_gone)
+        Process(self.home, "second").start()
+        self._pass(60)
+        self.receiver.transactions.clear()
+        self.receiver.answer = lambda _: Answer()
+        self._pass(120)
+        self.flushLoggedErrors(DatabaseGone)
+        self.assertEqual(self.receiver.texts, ["first", "second", "meanwhile"])
+
+    def test_an_invite_withdrawn_as_the_process_died(self) -> None:
+        """A server outside the room is told of it all the same, by the process that takes over."""
+        other = Receiver(self.world.server("other.example", 3))
+        self._pass(10)
+        self.process.die()
+        self.home.listeners.clear()
+        for user in ("@u:other.example", "@v:other.example"):
+            content = {"membership": "leave", "body": user}
+            draft = EventDraft(ROOM, "m.room.member", ALICE, content, state_key=user)
+            self.home.tell(self.home.store(draft))
+        Process(self.home, "second").start()
+        self._pass(60)
+        self.assertEqual(other.texts, ["@u:other.example", "@v:other.example"])
 
     def test_what_is_said_while_leases_have_ended(self) -> None:
         """When leases were not renewed in time, what was said meanwhile is sent once they are held again."""
