@@ -189,8 +189,9 @@ class Destination:
     async def _wait_until_due(self) -> None:
         """Wait while the destination is to be left in peace, holding nothing in memory meanwhile."""
         while not self._stopped:
+            self._patience.listen()
             wait = await self.sending.backoff.retry_at(self.server) - self.sending.clock.now_ms()
-            if wait <= 0:
+            if wait <= 0 or self._stopped:
                 return
             await self._fall_behind()
             await self._pause(wait / 1000)
@@ -215,8 +216,10 @@ class Destination:
     async def _refill(self) -> bool:
         """Read back what is owed next; False if there is more to look through. May find itself live again."""
         assert self._behind is not None
-        upto = self.dispatched()
-        plan = await self.sending.records.catch_up.plan(self.server, self._behind, upto)
+        after, upto = self._behind, self.dispatched()
+        plan = await self.sending.records.catch_up.plan(self.server, after, upto)
+        if self._behind != after or self._stopped:
+            return False
         if plan.pdus:
             self._waiting.extend(plan.pdus)
             self._plan_reached, self._plan_whole = plan.reached, plan.whole
@@ -322,10 +325,12 @@ class Destination:
         self._plan_reached, self._plan_whole = None, False
 
     async def _save(self) -> None:
-        """Write the position if it changed."""
-        if self._unsaved is not None:
-            await self.sending.records.destinations.set_position(self.server, self._unsaved)
-            self._unsaved = None
+        """Write the position if it changed, unless another queue may write it by now."""
+        while self._unsaved is not None and not self._stopped:
+            position = self._unsaved
+            await self.sending.records.destinations.set_position(self.server, position)
+            if self._unsaved == position:
+                self._unsaved = None
 
     async def _pause(self, seconds: float, *, firm: bool = False) -> None:
         """Wait, unless sending has stopped."""

@@ -25,9 +25,16 @@ class Patience:
     """Seconds; 0: none is held."""
     _waiting: Deferred[None] | None = field(default=None, init=False)
     _firm: bool = field(default=False, init=False)
+    _heard: bool = field(default=False, init=False)
+
+    def listen(self) -> None:
+        """Take note from now on: a wait of which the length is yet to be found ends if it was heard of."""
+        self._heard = False
 
     async def wait(self, seconds: float, *, firm: bool = False) -> None:
-        """Wait, unless the destination is heard of sooner; `firm`: even then."""
+        """Wait, unless the destination was heard of since `listen`, or is sooner; `firm`: even then."""
+        if self._heard and not firm:
+            return
         waiting: Deferred[None] = Deferred()
         self._waiting, self._firm = waiting, firm
         timer = self.clock.call_later(seconds, self.end)
@@ -38,6 +45,7 @@ class Patience:
 
     def hear(self) -> None:
         """Note that the destination lives."""
+        self._heard = True
         if not self._firm:
             self.end()
 
