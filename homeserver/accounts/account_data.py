@@ -37,6 +37,10 @@ _BLOCK = 100
 _MAX_CACHED = 20_000
 
 
+_Name = tuple[int, int, str]
+"""User nid, room nid and type."""
+
+
 class ServerManaged(BadJson):
     """The server keeps this type itself."""
 
@@ -63,6 +67,7 @@ class AccountData:
         self._nids = nids
         self._default_rules = default_rules
         self._numbers = Block(database, DATUM_NUMBERS, _BLOCK)
+        self._turns: Turns[_Name] = Turns()
 
     async def get(self, user_nid: int, room_id: RoomID | None, event_type: str) -> JsonObject:
         """Give one piece; raises NotFound."""
@@ -118,6 +123,37 @@ class AccountData:
             (account_data.put_rows(user_nid, nid, row),), (entry,), size=len(row.content), unless=unless
         )
         await self._persister.commit(write)
+
+    async def edit(
+        self,
+        user_nid: int,
+        room_id: RoomID | None,
+        event_type: str,
+        change: Callable[[bytes | None], JsonObject | None],
+    ) -> None:
+        """Change one piece as it stands; changes at the same time, also by other workers, lose nothing.
+
+        `change` is given the content, and gives the new one or None if it may stay; what it raises goes on.
+        Raises NotFound for a room not known here.
+        """
+        name = (user_nid, await self._room(room_id), event_type)
+        await self._turns.take(name)
+        try:
+            while not await self._try_to_edit(name, change):
+                pass  # another worker has changed it meanwhile
+        finally:
+            self._turns.give(name)
+
+    async def _try_to_edit(self, name: _Name, change: Callable[[bytes | None], JsonObject | None]) -> bool:
+        before = await self._database.read(account_data.one, *name)
+        after = change(before)
+        if after is None:
+            return True
+        try:
+            await self.set(*name, after, lambda tx: account_data.differs(tx, *name, before))
+        except TakenBack:
+            return False
+        return True
 
     async def changed(self, user_nid: int, refs: Collection[int]) -> Sequence[AccountDatum]:
         """Give what these numbers stand for, as it is now."""
@@ -187,7 +223,6 @@ class DirectRooms:
         """Keep it as the account data `m.direct`."""
         self._data = data
         self._nids = nids
-        self._turns: Turns[UserID] = Turns()
 
     async def get(self, user_id: UserID) -> Mapping[str, Any]:
         """Give the content of the user's `m.direct`."""
@@ -197,33 +232,14 @@ class DirectRooms:
 
     async def add(self, user_id: UserID, other: UserID, room_id: RoomID) -> None:
         """Note a room under the other user's name; additions at the same time lose nothing."""
-        user_nid = await self._nids.user(user_id)
-        await self._turns.take(user_id)
-        try:
-            while not await self._try_to_add(user_nid, other, room_id):
-                pass  # another worker has added something meanwhile
-        finally:
-            self._turns.give(user_id)
 
-    async def _try_to_add(self, user_nid: int, other: UserID, room_id: RoomID) -> bool:
-        before = await self._data.one(user_nid, DIRECT)
-        content: JsonObject = {} if before is None else decode_own(before)
-        held = content.get(other)
-        rooms = held if isinstance(held, list) else []
-        if room_id in rooms:
-            return True
-        changed = {**content, other: [*rooms, room_id]}
-        try:
-            await self._data.set(
-                user_nid,
-                GLOBAL,
-                DIRECT,
-                changed,
-                lambda tx: account_data.differs(tx, user_nid, GLOBAL, DIRECT, before),
-            )
-        except TakenBack:
-            return False
-        return True
+        def added(before: bytes | None) -> JsonObject | None:
+            content: JsonObject = {} if before is None else decode_own(before)
+            held = content.get(other)
+            rooms = held if isinstance(held, list) else []
+            return None if room_id in rooms else {**content, other: [*rooms, room_id]}
+
+        await self._data.edit(await self._nids.user(user_id), None, DIRECT, added)
 
 
 def _datum(row: DatumRow) -> AccountDatum:

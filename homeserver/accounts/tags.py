@@ -5,11 +5,10 @@ Source: client-server-api/modules/tags.md.
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from attrs import frozen
 
 from homeserver.accounts.account_data import AccountData
-from homeserver.turns import Turns
-from protocol.canonical_json import JsonObject
+from protocol.canonical_json import JsonObject, decode_own
 from protocol.errors import BadJson, InvalidParam, NotFound
 from protocol.identifiers import RoomID
 
@@ -23,15 +22,13 @@ class Tags:
     """The tags of local users."""
 
     data: AccountData
-    _turns: Turns[tuple[int, RoomID]] = field(factory=Turns)
 
     async def get(self, user_nid: int, room_id: RoomID) -> JsonObject:
         """Give a user's tags of a room; raises NotFound for a room not known here."""
         try:
-            tags = (await self.data.get(user_nid, room_id, TAG)).get("tags")
+            return _tags_in(await self.data.get(user_nid, room_id, TAG))
         except NotFound:
             return {}
-        return tags if isinstance(tags, dict) else {}
 
     async def put(self, user_nid: int, room_id: RoomID, tag: str, content: JsonObject) -> None:
         """Set a tag; raises InvalidParam, BadJson or NotFound."""
@@ -48,16 +45,19 @@ class Tags:
 
     async def _change(self, user_nid: int, room_id: RoomID, tag: str, content: JsonObject | None) -> None:
         """Change one tag, one change at a time."""
-        key = (user_nid, room_id)
-        await self._turns.take(key)
-        try:
-            before = await self.get(user_nid, room_id)
+
+        def changed(raw: bytes | None) -> JsonObject | None:
+            before = _tags_in({} if raw is None else decode_own(raw))
             after = {name: held for name, held in before.items() if name != tag}
             if content is not None:
                 after[tag] = content
             if len(after) > MAX_TAGS:
                 raise InvalidParam(f"A room may have at most {MAX_TAGS} tags")
-            if after != before:
-                await self.data.put(user_nid, room_id, TAG, {"tags": after})
-        finally:
-            self._turns.give(key)
+            return None if after == before else {"tags": after}
+
+        await self.data.edit(user_nid, room_id, TAG, changed)
+
+
+def _tags_in(content: JsonObject) -> JsonObject:
+    tags = content.get("tags")
+    return tags if isinstance(tags, dict) else {}
