@@ -114,14 +114,14 @@ class Commands:
             return parse_room_id(frame.room_id)
         other = parse_user_id(frame.to)
         conversations, now = self.sending.conversations, self.sending.clock.now_ms()
-        found = await conversations.find(requester.user_id, other)
+        found = await conversations.ready(requester.user_id, other)
         if found is not None:
             return found
         self._check_may_make(requester, now)
         return await conversations.with_user(requester.user_id, other, now)
 
     def _check_may_make(self, requester: Requester, now: int) -> None:
-        """See that the user may make a room, as `POST /createRoom` does; raises MatrixError."""
+        """See that the user may make or enter a room, as `POST /createRoom` does; raises MatrixError."""
         if requester.locked:
             raise UserLocked()
         if requester.is_guest:

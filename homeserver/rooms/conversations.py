@@ -64,6 +64,14 @@ class Conversations:
         finally:
             self._turns.give(pair)
 
+    async def ready(self, user_id: UserID, other: UserID) -> RoomID | None:
+        """Give the conversation of two users if `user_id` is in it, and the other at least invited."""
+        found = await self.find(user_id, other)
+        head = None if found is None else await self.heads.of_resident(found)
+        if head is None or await membership_in(head, user_id) != "join":
+            return None
+        return None if await membership_in(head, other) is None else found
+
     async def find(self, user_id: UserID, other: UserID) -> RoomID | None:
         """Give the private conversation of two users, None if there is none."""
         for room_id in _rooms_with(await self.direct.get(user_id), other):

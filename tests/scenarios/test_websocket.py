@@ -165,6 +165,23 @@ class WebSocketContract:
         for reader in readers:
             await reader.drop()
 
+    async def test_an_invited_user_answers(self) -> None:
+        """Who was invited to a conversation joins it by writing to the other."""
+        alice, bob, _ = await self._room()
+        speaker, listener = Reader(alice), Reader(bob)
+        for reader, other in ((speaker, bob), (listener, alice)):
+            await reader.connect()
+            reader.send(type="message", id=1, to=other.user_id, content="hi", txn_id="i1")
+            await reader.until(
+                lambda: bool(reader.answers("message") + reader.answers("error")),  # noqa: B023
+                "an answer",
+            )
+        self.assertEqual(speaker.answers("error") + listener.answers("error"), [])
+        rooms = {reader.answers("message")[0]["room_id"] for reader in (speaker, listener)}
+        self.assertEqual(len(rooms), 1)
+        for reader in (speaker, listener):
+            await reader.drop()
+
     async def _network(self) -> Network:
         return await NETWORKS.get((Kind.PLAIT,), postgres=self.postgres)
 

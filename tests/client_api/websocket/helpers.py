@@ -195,7 +195,7 @@ class Fakes:
             raise UnknownToken("used", soft_logout=True)
         return ticket.removeprefix("ticket-of-")
 
-    async def find(self, user_id: UserID, other: UserID) -> RoomID | None:
+    async def ready(self, user_id: UserID, other: UserID) -> RoomID | None:
         """Find a conversation."""
         return self.conversations.get((user_id, other))
 

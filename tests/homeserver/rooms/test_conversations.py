@@ -46,7 +46,10 @@ class ConversationsTest(SqliteCase):
     async def test_invited_user_answers(self) -> None:
         """Who was invited to a conversation joins it by speaking there."""
         room_id = await self.conversations.with_user(ALICE, BOB, NOW)
+        self.assertEqual(await self.conversations.ready(ALICE, BOB), room_id)
+        self.assertIsNone(await self.conversations.ready(BOB, ALICE))
         self.assertEqual(await self.conversations.with_user(BOB, ALICE, NOW), room_id)
+        self.assertEqual(await self.conversations.ready(BOB, ALICE), room_id)
         content = await self.house.content(room_id, "m.room.member", BOB)
         self.assertEqual(content["membership"], "join")
 
