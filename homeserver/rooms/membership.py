@@ -5,7 +5,7 @@ Source: client-server-api/_index.md, "Room membership"; "Knocking on rooms"; "Re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from attrs import Factory, frozen
 
@@ -120,15 +120,20 @@ class Memberships:
         Raises:
             Forbidden: the sender may not, or the target is not there.
         """
-        head = await head_of(self.heads, self.nids, room_id)
-        if await membership_in(head, target) not in ("join", "invite", "knock"):
-            raise Forbidden(f"{target} is not in this room")
-        await self._send(room_id, sender, target, {**extra, "membership": "leave"}, now)
+
+        async def remove() -> None:
+            head = await head_of(self.heads, self.nids, room_id)
+            if await membership_in(head, target) not in ("join", "invite", "knock"):
+                raise Forbidden(f"{target} is not in this room")
+            await self._send(room_id, sender, target, {**extra, "membership": "leave"}, now)
+
+        await self._in_turn(target, room_id, remove)
 
     async def ban(self, sender: UserID, room_id: RoomID, target: UserID, extra: JsonObject, now: int) -> None:
         """Ban a user, member or not; raises `Forbidden`."""
         await head_of(self.heads, self.nids, room_id)
-        await self._send(room_id, sender, target, {**extra, "membership": "ban"}, now)
+        content = {**extra, "membership": "ban"}
+        await self._in_turn(target, room_id, lambda: self._send(room_id, sender, target, content, now))
 
     async def unban(
         self, sender: UserID, room_id: RoomID, target: UserID, extra: JsonObject, now: int
@@ -139,10 +144,14 @@ class Memberships:
             BadState: the user is not banned.
             Forbidden: the sender may not.
         """
-        head = await head_of(self.heads, self.nids, room_id)
-        if await membership_in(head, target) != "ban":
-            raise BadState(f"{target} is not banned")
-        await self._send(room_id, sender, target, {**extra, "membership": "leave"}, now)
+
+        async def lift() -> None:
+            head = await head_of(self.heads, self.nids, room_id)
+            if await membership_in(head, target) != "ban":
+                raise BadState(f"{target} is not banned")
+            await self._send(room_id, sender, target, {**extra, "membership": "leave"}, now)
+
+        await self._in_turn(target, room_id, lift)
 
     async def knock(self, user_id: UserID, target: Target, extra: JsonObject, now: int) -> RoomID:
         """Ask to be let in.
@@ -162,6 +171,9 @@ class Memberships:
 
     async def refresh_profile(self, user_id: UserID, room_id: RoomID, now: int) -> None:
         """Tell a room of a member's new name or picture; nothing is said where nothing changed."""
+        await self._in_turn(user_id, room_id, lambda: self._refresh_profile(user_id, room_id, now))
+
+    async def _refresh_profile(self, user_id: UserID, room_id: RoomID, now: int) -> None:
         head = await self.heads.of_resident(room_id)
         if head is None or user_id not in head.local_members:
             return
@@ -192,12 +204,20 @@ class Memberships:
         self, room_id: RoomID, user_id: UserID, content: JsonObject, unless: str | None, now: int
     ) -> None:
         """Send a user's own membership, one at a time, and not if it is `unless` when its turn comes."""
-        key = (user_id, room_id)
-        await self._turns.take(key)
-        try:
+
+        async def send() -> None:
             head = await self.heads.of_resident(room_id)
             if head is None or unless is None or await membership_in(head, user_id) != unless:
                 await self._send(room_id, user_id, user_id, content, now)
+
+        await self._in_turn(user_id, room_id, send)
+
+    async def _in_turn(self, user_id: UserID, room_id: RoomID, act: Callable[[], Awaitable[None]]) -> None:
+        """Change a user's membership while nothing else here does, so that what was looked at holds still."""
+        key = (user_id, room_id)
+        await self._turns.take(key)
+        try:
+            await act()
         finally:
             self._turns.give(key)
 

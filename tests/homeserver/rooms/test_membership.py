@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
+from attrs import evolve
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from homeserver.events.write import Write
 from homeserver.rooms.inviting import head_of, stripped_state
@@ -76,6 +77,32 @@ class MembershipTests:
         leaving = [self.act.leave(BOB, room_id, {}, NOW) for _ in range(4)]
         await gatherResults([Deferred.fromCoroutine(one) for one in leaving])
         self.assertEqual(self.house.core.feed.position, before + 2)
+
+    async def test_a_kick_lifts_no_ban(self) -> None:
+        """Of a ban and a kick at the same time the ban stands: the kick finds nobody to remove."""
+        room_id = await self._public()
+        await self._join(room_id, BOB)
+        acting = [act(ALICE, room_id, BOB, {}, NOW) for act in (self.act.ban, self.act.kick)]
+        await DeferredList([Deferred.fromCoroutine(each) for each in acting], consumeErrors=True)
+        self.assertEqual(await self._membership(room_id, BOB), "ban")
+
+    async def test_a_new_profile_brings_nobody_back(self) -> None:
+        """Who leaves while a room is told of their new name has left."""
+        room_id = await self._public()
+        await self._join(room_id, BOB)
+        act, database, leaving = self.act, self.database, list[Deferred[None]]()
+
+        class Fields:
+            async def member_fields(self, user_id: UserID) -> dict[str, str]:
+                leaving.append(Deferred.fromCoroutine(act.leave(user_id, room_id, {}, NOW)))
+                for _ in range(20):
+                    await database.read(lambda tx: tx.one("SELECT 1"))
+                return {"displayname": "Robert"}
+
+        played: Any = Fields()
+        await evolve(act, profiles=played).refresh_profile(BOB, room_id, NOW)
+        await leaving[0]
+        self.assertEqual(await self._membership(room_id, BOB), "leave")
 
     async def test_extra_cannot_choose_membership(self) -> None:
         """What a client adds to a member event does not change which membership it is."""
