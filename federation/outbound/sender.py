@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import define, field, frozen
+from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
 from federation.outbound.audience import Audiences
@@ -59,6 +60,7 @@ class FederationSender:
     _dispatching: bool = field(default=False, init=False)
     _timer: Timer | None = field(default=None, init=False)
     _stopped: bool = field(default=True, init=False)
+    _renewing: DeferredLock = field(factory=DeferredLock, init=False)
 
     def dispatched(self) -> int:
         """Give the feed position up to which destinations were given their events."""
@@ -79,9 +81,14 @@ class FederationSender:
         self._stopped = True
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        for destination in list(self._destinations.values()):
-            destination.stop()
-        await self.shards.release(self._position_of)
+        # What is renewed or taken over just now ends before, or it would hold shards and send for ever after.
+        await self._renewing.acquire()
+        try:
+            for destination in list(self._destinations.values()):
+                destination.stop()
+            await self.shards.release(self._position_of)
+        finally:
+            self._renewing.release()
 
     def wake(self, server: ServerName) -> None:
         """See whether there is something to send to `server`, such as an EDU."""
@@ -172,8 +179,8 @@ class FederationSender:
         return destination
 
     def _idle(self, destination: Destination) -> None:
-        """Forget a destination, unless another has taken its place."""
-        if self._destinations.get(destination.server) is destination:
+        """Forget a destination, unless another has taken its place, or what it holds is still to be kept."""
+        if not self._stopped and self._destinations.get(destination.server) is destination:
             del self._destinations[destination.server]
 
     def _recovered(self, server: ServerName) -> None:
@@ -187,12 +194,18 @@ class FederationSender:
 
     async def _renew(self) -> None:
         """Keep the positions and renew the leases; take over shards gained, let go of those lost."""
-        gained = await self.shards.renew(self._position_of)
-        for server, destination in list(self._destinations.items()):
-            if not self.shards.owns(server):
-                destination.stop()
-                self._idle(destination)
-        await self._take_over(gained)
+        await self._renewing.acquire()
+        try:
+            if self._stopped:
+                return
+            gained = await self.shards.renew(self._position_of)
+            for server, destination in list(self._destinations.items()):
+                if not self.shards.owns(server):
+                    destination.stop()
+                    self._idle(destination)
+            await self._take_over(gained)
+        finally:
+            self._renewing.release()
 
     async def _take_over(self, gained: Mapping[int, int]) -> None:
         """Go on where the shards stood: their own positions, the destinations behind, the EDUs waiting."""

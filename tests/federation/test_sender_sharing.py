@@ -6,7 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
+from twisted.internet.defer import Deferred
 
+from federation.client import Transactions
 from protocol.events import EventDraft
 from protocol.identifiers import ServerName
 from storage.catch_up import CatchUpStore, Owed
@@ -124,6 +126,42 @@ class SharingTests(SenderCase):
         Process(self.home, "second").start()
         self._pass(60)
         self.assertEqual(other.texts, ["@u:other.example", "@v:other.example"])
+
+    def test_a_stop_while_a_fault_is_waited_out(self) -> None:
+        """What waits in memory alone is held by the shard's position, also of a queue that just ends."""
+        send = Transactions.send
+
+        async def once_gone(*args: Any) -> Any:
+            self.patch(Transactions, "send", send)
+            raise DatabaseGone("away")
+
+        self.patch(Transactions, "send", once_gone)
+        self.home.say("first")
+        self._pass()
+        self.world.network.outcome(self.process.sender.stop())
+        self.home.listeners.clear()
+        Process(self.home, "second").start()
+        self._pass(10)
+        self.flushLoggedErrors(DatabaseGone)
+        self.assertEqual(self.receiver.texts, ["first"])
+
+    def test_a_stop_while_leases_are_renewed(self) -> None:
+        """No lease is held afterwards, and nothing is sent."""
+        renew, held = ShardStore.renew, Deferred[None]()
+
+        async def slowly(store: ShardStore, *args: Any) -> Mapping[int, int]:
+            await held
+            return await renew(store, *args)
+
+        self.patch(ShardStore, "renew", slowly)
+        self._pass(6)
+        stopping = Deferred.fromCoroutine(self.process.sender.stop())
+        self._pass()
+        held.callback(None)
+        self._pass()
+        self.successResultOf(stopping)
+        holders = self.world.database.rows("SELECT DISTINCT holder FROM federation_shards")
+        self.assertEqual(holders, [(None,)])
 
     def test_what_is_said_while_leases_have_ended(self) -> None:
         """When leases were not renewed in time, what was said meanwhile is sent once they are held again."""
