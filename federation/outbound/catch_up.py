@@ -31,6 +31,8 @@ class PendingPdu:
 
     pos: int
     event: Event
+    is_extra: bool = False
+    """Whether the destination gets it though it is not in the room."""
 
 
 @frozen
@@ -93,7 +95,7 @@ class CatchUp:
     async def _loaded(self, extras: Sequence[Extra]) -> list[PendingPdu]:
         loaded = await self._load([(one.room_nid, one.event_nid) for one in extras])
         pairs = [(one.pos, loaded.get((one.room_nid, one.event_nid))) for one in extras]
-        return [PendingPdu(pos, stored.event) for pos, stored in pairs if stored is not None]
+        return [PendingPdu(pos, stored.event, is_extra=True) for pos, stored in pairs if stored is not None]
 
     async def _all_extras(self, server: ServerName, after: int, upto: int) -> list[PendingPdu]:
         """Load all such events, however many."""

@@ -295,10 +295,13 @@ class Destination:
 
     async def _move_on(self, count: int) -> None:
         """Forget the first events; move the position of a destination that is behind."""
-        last = 0
-        for _ in range(min(count, len(self._waiting))):
-            last = self._waiting.popleft().pos
-        if self._behind is None or not last:
+        moved = [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
+        last = moved[-1].pos if moved else 0
+        if self._behind is None:
+            if any(pdu.is_extra for pdu in moved):
+                await self.sending.records.edus.drop_extras(self.server, last)
+            return
+        if not last:
             return
         if not self._waiting and self._plan_reached is not None:
             last, self._plan_reached = self._plan_reached, None

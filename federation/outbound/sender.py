@@ -147,10 +147,11 @@ class FederationSender:
         for server in named:
             extra = Extra(entry.pos, stored.room_nid, stored.nid)
             await self._parts().records.edus.add_extra(server, extra)
-        pdu = PendingPdu(entry.pos, stored.event)
-        for server in (*audience.members, *named):
-            if self.shards.owns(server):
-                self._destination(server).add(pdu)
+        for servers, is_extra in ((audience.members, False), (named, True)):
+            pdu = PendingPdu(entry.pos, stored.event, is_extra=is_extra)
+            for server in servers:
+                if self.shards.owns(server):
+                    self._destination(server).add(pdu)
 
     async def _wake_for_edu(self, entry: Entry) -> None:
         """Wake the destination for which an EDU waits."""

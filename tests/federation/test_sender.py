@@ -49,6 +49,7 @@ class LiveTests(SenderCase):
         self.home.tell(self.home.store(draft))
         self._pass()
         self.assertEqual(len(receiver.transactions), 1)
+        self.assertEqual(self.world.database.rows("SELECT * FROM outbound_extras"), [])
 
     def test_an_event_does_not_go_back_to_its_sender(self) -> None:
         """The join of a remote user goes to the others alone."""
