@@ -283,6 +283,8 @@ class Destination:
             return
         if outcome is _Outcome.REFUSED and load.size > 1:
             self._limit = load.size // 2
+            for source, batch in load.edus:
+                source.returned(self.server, batch.receipt)
             return
         if outcome is _Outcome.REFUSED:
             named = [pdu.event.event_id for pdu in load.pdus]

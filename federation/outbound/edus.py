@@ -46,6 +46,9 @@ class EduSource(Protocol):
         """Note that a batch arrived, or was refused for good."""
         ...
 
+    def returned(self, server: ServerName, receipt: object) -> None:
+        """Note that a batch did not arrive, for what it was sent with was refused; it may be taken again."""
+
     async def gave_up(self, server: ServerName) -> None:
         """Note that `server` does not answer: what waits for it is bounded, passing EDUs need not be kept."""
 
@@ -89,6 +92,9 @@ class DurableEdus:
         assert isinstance(receipt, list)
         await self.store.delivered(receipt)
 
+    def returned(self, server: ServerName, receipt: object) -> None:
+        """Do nothing: it is in the database still."""
+
     async def gave_up(self, server: ServerName) -> None:
         """Let the rest wait in the database, but for the oldest beyond the bound."""
         await self.store.trim(server)
@@ -120,15 +126,22 @@ class PassingEdus:
     async def take(self, server: ServerName, limit: int) -> EduBatch:
         """Give the oldest EDUs that wait for `server`, and forget them."""
         waiting = self._waiting.get(server)
-        taken: list[bytes] = []
+        taken: list[tuple[Hashable, bytes]] = []
         while waiting and len(taken) < limit:
-            taken.append(waiting.popitem(last=False)[1])
+            taken.append(waiting.popitem(last=False))
         if not waiting:
             self._waiting.pop(server, None)
-        return EduBatch(taken, None)
+        return EduBatch([edu for _, edu in taken], taken)
 
     async def delivered(self, server: ServerName, receipt: object) -> None:
         """Do nothing: they are forgotten already."""
+
+    def returned(self, server: ServerName, receipt: object) -> None:
+        """Put them back before what came since, but for those of which there is a newer value."""
+        assert isinstance(receipt, list)
+        newer = self._waiting.pop(server, OrderedDict())
+        older = OrderedDict((key, edu) for key, edu in receipt if key not in newer)
+        self._waiting[server] = OrderedDict([*older.items(), *newer.items()])
 
     def queued(self, server: ServerName) -> None:
         """Do nothing: these are in no database."""

@@ -91,6 +91,37 @@ class EduTests(SenderCase):
         self._pass(60)
         self.assertEqual(self._numbers(), list(range(20, MAX_RECEIPTS + 20)))
 
+    def test_receipts_beside_a_refused_event(self) -> None:
+        """They are no part of what is wrong, and arrive in its place, the newest of each."""
+        self.process.passing.on_waiting(self.process.sender.wake)
+
+        def answer(body: Any) -> Answer:
+            bad = any(pdu["content"]["body"] == "bad" for pdu in body["pdus"])
+            if bad and body["edus"]:
+                self._put_receipt("@u1:here.example", 11)
+            return Answer(400, b'{"errcode":"M_UNKNOWN","error":"bad"}') if bad else Answer()
+
+        self.receiver.answer = lambda _: DEAD
+        self.home.say("x")
+        self._pass()
+        self.home.say("bad")
+        self.receiver.answer = answer
+        self._pass(1)
+        for n in range(3):
+            self._put_receipt(f"@u{n}:here.example", n)
+        self._pass(60)
+        told = [
+            edu["content"]["n"]
+            for _, body in self.receiver.transactions
+            if answer(body).status == 200
+            for edu in body["edus"]
+        ]
+        self.assertEqual(told, [0, 2, 11])
+
+    def _put_receipt(self, user_id: str, n: int) -> None:
+        edu = encode({"edu_type": "m.receipt", "content": {"n": n}})
+        self.process.passing.put(THERE, ("receipt", "!r:here.example", user_id, None), edu)
+
     def test_a_refused_edu_is_left_out(self) -> None:
         """The others arrive."""
 
