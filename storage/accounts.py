@@ -17,6 +17,7 @@ _COLUMNS = (
 _FROM = "FROM users AS u JOIN accounts AS a ON a.user_nid = u.user_nid"
 _BY_ID = f"SELECT {_COLUMNS} {_FROM} WHERE u.user_id = ?"
 _BY_NID = f"SELECT {_COLUMNS} {_FROM} WHERE a.user_nid = ?"
+_LOCK = "SELECT user_nid FROM accounts WHERE user_nid = ? FOR UPDATE"
 _CREATE = (
     "INSERT INTO accounts (user_nid, password, created, is_guest, is_admin, search)"
     " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
@@ -83,6 +84,12 @@ def by_id(tx: Transaction, user_id: str) -> AccountRow | None:
 def by_nid(tx: Transaction, user_nid: int) -> AccountRow | None:
     """Look an account up by its user's number."""
     return _account(tx.one(_BY_NID, (user_nid,)))
+
+
+def lock(tx: Transaction, user_nid: int) -> AccountRow | None:
+    """Look an account up that stays as it is until the end of the transaction."""
+    tx.one(_LOCK, (user_nid,))
+    return by_nid(tx, user_nid)
 
 
 def create(tx: Transaction, account: NewAccount) -> int | None:

@@ -25,7 +25,7 @@ from homeserver.devices.news import DeviceChange, DeviceNews
 from homeserver.events.nids import Nids
 from homeserver.events.persister import Persister
 from homeserver.events.write import Write
-from protocol.errors import InvalidParam, UnknownToken, UserDeactivated
+from protocol.errors import Forbidden, InvalidParam, UnknownToken, UserDeactivated
 from protocol.identifiers import DeviceID, UserID
 from storage import accounts, devices, sessions
 from storage.accounts import AccountRow
@@ -113,6 +113,7 @@ class Sessions:
 
         Raises:
             UserDeactivated, UserLocked: the account may not log in.
+            Forbidden: its password is not what it was when it was looked up.
             InvalidParam: the wish is out of bounds.
         """
         check_may_log_in(account)
@@ -124,7 +125,7 @@ class Sessions:
         kept = None if refresh_token is None else self._kept(refresh_token, now)
         changes = self._stores.cache.changes
         session, replaced, account, unseen = await self._stores.database.write(
-            _begin, account.user_nid, device_id, wish.display_name, kept, now
+            _begin, account, device_id, wish.display_name, kept, now
         )
         if replaced:  # another login on the device at the same time: its token may be in memory
             await self._stores.persister.commit(Write(entries=tuple(_ended(other) for other in replaced)))
@@ -277,16 +278,22 @@ def _ended(session: SessionRow) -> NewEntry:
 
 def _begin(
     tx: Transaction,
-    user_nid: int,
+    shown: AccountRow,
     device_id: str,
     display_name: str | None,
     refresh: tuple[bytes, int | None] | None,
     now: int,
 ) -> tuple[SessionRow, Sequence[SessionRow], AccountRow, list[str]]:
-    """Make the device, if it is new, and its session; give it, those it ends, and the devices too many."""
-    account = accounts.by_nid(tx, user_nid)
+    """Make the device, if it is new, and its session; give it, those it ends, and the devices too many.
+
+    `shown` is the account as it was when somebody proved that it is theirs.
+    """
+    user_nid = shown.user_nid
+    account = accounts.lock(tx, user_nid)
     assert account is not None, "accounts are never deleted"
     check_may_log_in(account)
+    if account.password != shown.password:
+        raise Forbidden("The password was changed meanwhile")
     devices.ensure(tx, user_nid, device_id, display_name, now)
     session, ended = sessions.begin(tx, user_nid, device_id, now)
     if refresh is not None:

@@ -9,8 +9,11 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from homeserver.accounts.registration import Newcomer
 from homeserver.accounts.requester import Requester
+from homeserver.accounts.sessions import Granted
 from homeserver.config.sections import Auth, Sessions
-from protocol.errors import MatrixError, UnknownToken, UserDeactivated, UserLocked
+from homeserver.events.write import Write
+from protocol.errors import Forbidden, MatrixError, UnknownToken, UserDeactivated, UserLocked
+from protocol.identifiers import UserID
 from storage import registration_tokens
 from storage.database import Database, Transaction
 from storage.engines import open_database
@@ -70,6 +73,30 @@ class SessionsContract:
         self.assertTrue((await self._ask(world, granted.access_token)).suspended)
         await world.parts.accounts.set_flag(before, "locked", True)
         await self._refused(world.login(before), UserLocked)
+
+    async def test_a_password_that_changes_during_a_login(self) -> None:
+        """Who has shown a password that is not the account's any more begins no session (security: L4)."""
+        world = await self._world()
+        before = await world.register()
+        await world.parts.accounts.set_password(before, "another horse", keep=None, logout=True)
+        await self._refused(world.login(before), Forbidden)
+        await world.login(await world.parts.accounts.get(UserID(before.user_id)))
+
+    async def test_an_account_that_ends_during_a_login(self) -> None:
+        """A session that begins while its account ends is over with it (security: L4)."""
+        world = await self._world()
+        account = await world.register()
+        persister, granted = world.core.persister, list[Granted]()
+        commit = persister.commit
+
+        async def late(write: Write) -> Any:
+            self.patch(persister, "commit", commit)
+            granted.append(await world.login(account))
+            return await commit(write)
+
+        self.patch(persister, "commit", late)
+        await world.parts.accounts.deactivate(account, erase=False, now=NOW)
+        await self._refused(self._ask(world, granted[0].access_token))
 
     async def test_a_ticket_is_good_once_and_briefly(self) -> None:
         """It gives the token it was made for, once and within 30 s, and is none itself (security: W9)."""
