@@ -74,7 +74,7 @@ class Block:
         self._next += 1
         if 2 * (self._end - self._next) < self._size and self._spare is None and not self._refilling:
             self._refilling = True
-            run_in_background(self._refill(), "taking a block of numbers")
+            run_in_background(self._refill(self._size), "taking a block of numbers")
         return number
 
     def has(self, count: int) -> bool:
@@ -83,22 +83,23 @@ class Block:
         return self._end - self._next + spare >= count
 
     async def ready(self, count: int) -> None:
-        """See to it that `count` numbers (fewer than a block) can be taken until the next wait."""
+        """See to it that `count` numbers can be taken until the next wait."""
         while not self.has(count):
-            await self._refill()
+            await self._refill(max(count, self._size))
 
-    async def _refill(self) -> None:
+    async def _refill(self, size: int) -> None:
         try:
-            await self._filling.run(None, self._fetch)
+            await self._filling.run(None, lambda: self._fetch(size))
         finally:
             self._refilling = False
 
-    async def _fetch(self) -> None:
-        first = await self._database.write(nids.take, self._name, self._size)
+    async def _fetch(self, size: int) -> None:
+        """Take numbers; a spare that does not suffice is given up."""
+        first = await self._database.write(nids.take, self._name, size)
         if self._next == self._end:
-            self._next, self._end = first, first + self._size
-        elif self._spare is None:
-            self._spare = (first, first + self._size)
+            self._next, self._end = first, first + size
+        elif self._spare is None or self._spare[1] - self._spare[0] < size:
+            self._spare = (first, first + size)
 
 
 class Nids:
