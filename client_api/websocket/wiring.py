@@ -33,7 +33,7 @@ from homeserver.sync.feed import SessionFeed
 from homeserver.sync.filters import Filters
 from homeserver.sync.long_poll import LongPoll
 from homeserver.sync.waiting import Waiters
-from protocol.errors import InvalidParam, MatrixError
+from protocol.errors import InvalidParam, MatrixError, Unavailable
 
 PATH = "/_plait/client/v1/ws"
 TICKET_PATH = PATH + "/ticket"
@@ -69,6 +69,7 @@ class WebSocketApi:
         self._services = services
         self._sockets = sockets
         self._config = config.websocket
+        self._stopping = False
 
     def routes(self) -> tuple[Route, ...]:
         """List the endpoints, none if the configuration has them off."""
@@ -98,6 +99,8 @@ class WebSocketApi:
         headers = request.requestHeaders
         address = address_key(call.ip)
         try:
+            if self._stopping:
+                raise Unavailable("The server is about to stop")
             check_origin(headers.getRawHeaders(b"origin", ()), self._config.allowed_origins)
             handshake = upgrade_request(
                 lambda name: headers.getRawHeaders(name, ()), compression=self._config.compression
@@ -122,6 +125,7 @@ class WebSocketApi:
 
     async def stop(self) -> None:
         """Tell everybody to come back later, and wait a little until they have heard it."""
+        self._stopping = True
         self._services.registry.say_bye_to_all()
         if not self._sockets.open:
             return

@@ -300,6 +300,7 @@ class EndingTests(SynchronousTestCase):
         self.assertEqual({(bye["reason"], bye["reconnect"]) for bye in byes}, {("restart", "later")})
         self.assertEqual(len({bye["retry_after_ms"] for bye in byes}), 3)
         self.assertNoResult(done)
+        self.assertEqual(self.server.open().status, 503)
         for client in clients:
             client.drop()
         self.successResultOf(done)
