@@ -30,7 +30,7 @@ from homeserver.sync.suppliers import Delivery
 from protocol.errors import MatrixError
 from protocol.identifiers import EventID, RoomID, ServerName, UserID, server_of
 from storage import deliveries, memberships, spans
-from storage.database import Database
+from storage.database import Database, DatabaseGone
 from storage.deliveries import DeliveryRow
 from storage.feed import Entry, Kind, NewEntry
 from storage.memberships import Membership
@@ -157,16 +157,20 @@ class DeliveryMarks:
 
     async def move(self) -> None:
         """Move the marks of all to whom something came, and tell; a timer calls it."""
+        due, self._due = self._due, {}
         try:
-            due, self._due = self._due, {}
             stretches = {user_nid: (self._had.get(user_nid, pos), pos) for user_nid, pos in due.items()}
-            for user_nid, pos in due.items():
-                self._note(user_nid, pos)
             reach = max(1, self.stores.feed.reach)
             near = {user: stretch for user, stretch in stretches.items() if stretch[0] >= reach}
             await self._tell(await self._moved(near))
+            for user_nid in near:
+                self._note(user_nid, due[user_nid])
             for user_nid in stretches.keys() - near.keys():
                 await self._tell(await self._moved_from_afar(user_nid, stretches[user_nid]))
+                self._note(user_nid, due[user_nid])
+        except DatabaseGone:
+            self._due = due | self._due
+            raise
         finally:
             self._armed = False
             if self._due:

@@ -7,7 +7,9 @@ from attrs import evolve
 from homeserver.clock import Clock
 from homeserver.core import make_core
 from homeserver.ephemeral.deliveries import DeliveryMarks
+from homeserver.events.write import Write
 from protocol.identifiers import EventID, ServerName, UserID
+from storage.database import DatabaseGone
 from storage.feed import Entry, Kind
 from storage.feed_writers import Writers
 from tests.homeserver.ephemeral.helpers import OTHER, STRANGER, ZOE, Place, start_place
@@ -61,6 +63,24 @@ class DeliveriesContract:
         entries = self.place.core.feed.since(start) or []
         self.assertEqual(sum(entry.kind == Kind.DELIVERED for entry in entries), 1)
         self.assertEqual(self.place.world.edus, [])
+
+    async def test_marks_outlast_a_database_that_is_away(self) -> None:
+        """What could not be written a second ago is written later, though nothing new has come."""
+        start = self.place.core.feed.position
+        self.marks.arrived(await self._user(BOB), start)
+        last = await self._say()
+        persister = self.marks.stores.persister
+        commit = persister.commit
+
+        async def fail(_write: Write) -> None:
+            self.patch(persister, "commit", commit)
+            raise DatabaseGone("no answer")
+
+        self.patch(persister, "commit", fail)
+        with self.assertRaises(DatabaseGone):
+            await self._catches_up(BOB)
+        await self.marks.move()
+        self.assertEqual(await self._told(ALICE, start), [(last, BOB)])
 
     async def test_other_servers_are_told(self) -> None:
         """Where a user of another server spoke, that server is told, and it alone."""
