@@ -40,7 +40,8 @@ MAX_LIVE = 1_000
 FULL = MAX_PDUS + MAX_EDUS
 FAULT_PAUSE = 30.0
 """Seconds before going on after a fault of ours, such as the database being away."""
-_REFUSALS = frozenset({400, 413})
+_TOO_LARGE = 413
+_REFUSALS = frozenset({400, _TOO_LARGE})
 
 log = Logger()
 
@@ -205,11 +206,11 @@ class Destination:
         if load.size == 0:
             return self._behind is not None
         txn = self._transaction(load)
-        outcome = await self._attempt(txn)
+        outcome = await self._attempt(txn, load.size)
         while outcome is _Outcome.FAILED and not self._stopped:
             await self._hold_grudge()
             await self._wait_until_due()
-            outcome = await self._attempt(txn)
+            outcome = await self._attempt(txn, load.size)
         await self._settle(load, outcome)
         return True
 
@@ -252,12 +253,17 @@ class Destination:
         body = transaction_body(self.sending.own_name, now, pdus, edus)
         return OutgoingTransaction(self.sending.new_txn_id(), body)
 
-    async def _attempt(self, txn: OutgoingTransaction) -> _Outcome:
-        """Send a transaction once; set a grudge unless the back-off has taken note of a failure."""
+    async def _attempt(self, txn: OutgoingTransaction, size: int) -> _Outcome:
+        """Send a transaction once; set a grudge unless the back-off has taken note of a failure.
+
+        A proxy before the server may bound what it takes: smaller ones will pass, and nothing is left out.
+        """
         try:
             await self.sending.client.send(self.server, txn.txn_id, txn.body)
         except Refused as refused:
             if refused.http_status in _REFUSALS and refused.remote_errcode:
+                return _Outcome.REFUSED
+            if refused.http_status == _TOO_LARGE and size > 1:
                 return _Outcome.REFUSED
             if refused.http_status < 500:
                 self._patience.offend(refused.remote.get("retry_after_ms"))

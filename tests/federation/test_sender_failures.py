@@ -151,6 +151,31 @@ class FailureTests(SenderCase):
         self._pass(120)
         self.assertEqual(self.receiver.texts[-1], "x")
 
+    def test_a_proxy_that_takes_less(self) -> None:
+        """Its 413 has smaller transactions sent; one event that is too large is not left out for that."""
+        self.receiver.answer = lambda _: DEAD
+        for number in range(40):
+            self.home.say(str(number))
+        self._pass()
+        taken: list[str] = []
+
+        def answer(body: Any) -> Answer:
+            if len(body["pdus"]) > 8:
+                return Answer(413, b"<html>")
+            taken.extend(pdu["content"]["body"] for pdu in body["pdus"])
+            return Answer()
+
+        self.receiver.answer = answer
+        self._pass(60)
+        self.assertEqual(taken, [str(number) for number in range(40)])
+        self.receiver.answer = lambda _: Answer(413, b"<html>")
+        self.home.say("large")
+        self._pass(10)
+        self.receiver.transactions.clear()
+        self.receiver.answer = lambda _: Answer()
+        self._pass(120)
+        self.assertEqual(self.receiver.texts, ["large"])
+
     def test_a_server_that_forbids_is_left_in_peace(self) -> None:
         """403 for everything is tried again rarely, whatever else it sends us, and nothing is lost."""
         self.receiver.answer = lambda _: Answer(403, b'{"errcode":"M_FORBIDDEN","error":"no"}')
