@@ -76,8 +76,7 @@ class Accounts:
             profiles.delete_all_rows(nid),
             account_data.delete_all_rows(nid),
         ]
-        # Of a session that begins at this moment nobody knows: all workers forget all tokens of the user.
-        entries = tuple(NewEntry(kind, user_nid=nid) for kind in (Kind.PROFILE, Kind.SESSION))
-        await self.devices.remove_all(nid, rows=tuple(rows), entries=entries)
+        entry = NewEntry(Kind.PROFILE, user_nid=nid)
+        await self.devices.remove_all(nid, rows=tuple(rows), entries=(entry,))
         user_id = UserID(account.user_id)
         run_in_background(self.rooms.leave_all(user_id, now=now), f"leaving the rooms of {user_id}")

@@ -97,7 +97,8 @@ class Devices:
             ),
             (
                 *entries,
-                *(NewEntry(Kind.SESSION, user_nid=user_nid, ref=nid) for nid in ended),
+                # Of a session that begins at this moment nobody knows: all workers forget all tokens.
+                NewEntry(Kind.SESSION, user_nid=user_nid),
                 *news_entries,
             ),
         )

@@ -82,8 +82,8 @@ class SessionsContract:
         await self._refused(world.login(before), Forbidden)
         await world.login(await world.parts.accounts.get(UserID(before.user_id)))
 
-    async def test_an_account_that_ends_during_a_login(self) -> None:
-        """A session that begins while its account ends is over with it (security: L4)."""
+    async def test_an_account_or_a_device_that_ends_during_a_login(self) -> None:
+        """A session that begins while its account or device goes is over with it (security: L4)."""
         world = await self._world()
         account = await world.register()
         persister, granted = world.core.persister, list[Granted]()
@@ -94,9 +94,14 @@ class SessionsContract:
             granted.append(await world.login(account))
             return await commit(write)
 
-        self.patch(persister, "commit", late)
-        await world.parts.accounts.deactivate(account, erase=False, now=NOW)
-        await self._refused(self._ask(world, granted[0].access_token))
+        for end in (
+            lambda: world.parts.keepsakes.devices.remove(account.user_nid, ["PHONE"]),
+            lambda: world.parts.accounts.deactivate(account, erase=False, now=NOW),
+        ):
+            await world.login(account)
+            self.patch(persister, "commit", late)
+            await end()
+            await self._refused(self._ask(world, granted.pop().access_token))
 
     async def test_a_ticket_is_good_once_and_briefly(self) -> None:
         """It gives the token it was made for, once and within 30 s, and is none itself (security: W9)."""
