@@ -44,12 +44,12 @@ class Inside:
         """Leave the transaction to whoever opened it."""
 
 
-def finish(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that waits for nothing but `Inside` to its end; raises RuntimeError if it waits."""
+def run_at_once(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never waits, as on a database thread; raises RuntimeError if it waits."""
     try:
-        coroutine.send(None)
+        work.send(None)
     except StopIteration as stop:
         result: T = stop.value
         return result
-    coroutine.close()
-    raise RuntimeError("a coroutine on a database thread waits for something else than its transaction")
+    work.close()
+    raise RuntimeError("This work waits for something and cannot run on a database thread")

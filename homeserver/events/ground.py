@@ -7,8 +7,8 @@ drives a coroutine to its end on the database thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from attrs import frozen
 
@@ -132,17 +132,6 @@ class LockedGround:
 
     def _stored(self, rows: Iterable[events.EventRow]) -> list[StoredEvent]:
         return [stored_from_row(row, self.room.room_id, self.room.version) for row in rows]
-
-
-def run_at_once(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that never waits; raises RuntimeError if it does."""
-    try:
-        work.send(None)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-    work.close()
-    raise RuntimeError("This work waits for something and cannot run on a database thread")
 
 
 def over(walk: Walk[T], made: Mapping[NodeName, bytes]) -> Walk[T]:

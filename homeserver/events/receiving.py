@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from homeserver.events.building import claim_of
 from homeserver.events.commit_batch import repeated
 from homeserver.events.draft import Draft
-from homeserver.events.ground import LockedGround, run_at_once
+from homeserver.events.ground import LockedGround
 from homeserver.events.nids import Room
 from homeserver.events.place import Place
 from homeserver.events.placing import Placing
@@ -34,6 +34,7 @@ from protocol.identifiers import EventID
 from storage import events
 from storage.database import Transaction
 from storage.heads import HeadRow
+from storage.inside import run_at_once
 from storage.transactions import Claim, TransactionKey
 
 log = Logger()

@@ -17,7 +17,7 @@ from homeserver.history.visibility import Visibility
 from homeserver.sync.bodies import Bodies
 from homeserver.sync.states import States
 from storage.database import Database, Transaction
-from storage.inside import Inside, finish
+from storage.inside import Inside, run_at_once
 from storage.trie_nodes import BorrowedNodes, NodeCache
 
 P = ParamSpec("P")
@@ -55,7 +55,7 @@ class OneHop:
             visibility = Visibility(states, bodies)
             aggregations = Aggregations(database, bodies, visibility)
             reads = Reads(database, bodies, states, visibility, aggregations)
-            return finish(work(reads, *args, **kwargs)), bodies, nodes
+            return run_at_once(work(reads, *args, **kwargs)), bodies, nodes
 
         result, bodies, nodes = await self._database.read(within)
         self._bodies.take(bodies, changes)

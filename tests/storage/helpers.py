@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
-from attrs import frozen
+from attrs import define, frozen
 from twisted.internet import reactor
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.trial.unittest import SkipTest, TestCase
@@ -180,6 +180,22 @@ class PostgresCase(TestCase):
 def insert_nodes(tx: Transaction, room_nid: int, nodes: Mapping[NodeName, bytes]) -> None:
     """Store nodes of state tries; those already there are left alone."""
     tx.many(INSERT_NODES, node_rows(room_nid, nodes))
+
+
+@define(eq=False)
+class LateDatabase:
+    """A database of which one answer comes late: after something else has happened."""
+
+    database: Any
+    happens: Any = None
+
+    async def read(self, work: Any, *args: Any) -> Any:
+        """Read, and let happen what happens before anyone hears of it."""
+        found = await self.database.read(work, *args)
+        happens, self.happens = self.happens, None
+        if happens is not None:
+            await happens()
+        return found
 
 
 class CountingDatabase:

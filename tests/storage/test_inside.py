@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred
 
 from storage.database import Transaction
-from storage.inside import Inside, finish
+from storage.inside import Inside, run_at_once
 from tests.storage.helpers import SqliteCase
 
 
@@ -25,7 +25,7 @@ class InsideTests(SqliteCase):
         async def add(inside: Inside) -> int:
             return await inside.read(one, 1) + await inside.read(one, number=2)
 
-        self.assertEqual(await self.database.read(lambda tx: finish(add(Inside(tx)))), 3)
+        self.assertEqual(await self.database.read(lambda tx: run_at_once(add(Inside(tx)))), 3)
 
     async def test_nothing_is_written(self) -> None:
         """A write is refused."""
@@ -34,7 +34,7 @@ class InsideTests(SqliteCase):
             await inside.write(one, 1)
 
         with self.assertRaises(RuntimeError):
-            await self.database.read(lambda tx: finish(write(Inside(tx))))
+            await self.database.read(lambda tx: run_at_once(write(Inside(tx))))
 
     def test_nothing_else_is_waited_for(self) -> None:
         """A coroutine that waits for the reactor is an error, and is ended."""
@@ -47,5 +47,5 @@ class InsideTests(SqliteCase):
                 ended.append(True)
 
         with self.assertRaises(RuntimeError):
-            finish(wait())
+            run_at_once(wait())
         self.assertEqual(ended, [True])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import define
 from twisted.internet.defer import Deferred, gatherResults
 
 from homeserver.devices import to_device as to_device_module
@@ -16,25 +15,9 @@ from storage.feed import Kind
 from storage.transactions import TransactionKey
 from tests.homeserver.ephemeral.helpers import OTHER, PHONE, STRANGER, ZOE, Place, start_place
 from tests.homeserver.events.helpers import ALICE, BOB, NOW
-from tests.storage.helpers import PostgresCase, SqliteCase
+from tests.storage.helpers import LateDatabase, PostgresCase, SqliteCase
 
 DESK = DeviceID("DESK")
-
-
-@define(eq=False)
-class _Slow:
-    """A database whose answers come late: something happens after the first was read."""
-
-    database: Any
-    happens: Any
-
-    async def read(self, work: Any, *args: Any) -> Any:
-        """Read, and let happen what happens before anyone hears of it."""
-        found = await self.database.read(work, *args)
-        happens, self.happens = self.happens, None
-        if happens is not None:
-            await happens()
-        return found
 
 
 class ToDeviceTests:
@@ -82,7 +65,7 @@ class ToDeviceTests:
     async def test_what_comes_while_one_looks_is_not_overlooked(self) -> None:
         """A message of which the feed tells before an older look at the database is answered is there."""
         await self._start()
-        self.post.database = _Slow(self.database, lambda: self._send({BOB: {PHONE: {"n": 1}}}))
+        self.post.database = LateDatabase(self.database, lambda: self._send({BOB: {PHONE: {"n": 1}}}))
         self.assertEqual(await self._waiting(PHONE), [])
         self.assertEqual(await self._waiting(PHONE), [{"n": 1}])
 

@@ -4,28 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import define
-
 from homeserver.events.heads import Heads
 from storage.migrate import migrate
 from tests.homeserver.events.helpers import BUDGET, NOW, SERVER, message, start_worker
-from tests.storage.helpers import SqliteCase
-
-
-@define(eq=False)
-class Late:
-    """A database of which one answer comes late: after something else has happened."""
-
-    database: Any
-    happens: Any = None
-
-    async def read(self, work: Any, *args: Any) -> Any:
-        """Read, and let happen what happens before anyone hears of it."""
-        found = await self.database.read(work, *args)
-        happens, self.happens = self.happens, None
-        if happens is not None:
-            await happens()
-        return found
+from tests.storage.helpers import LateDatabase, SqliteCase
 
 
 class HeadsTests(SqliteCase):
@@ -36,7 +18,7 @@ class HeadsTests(SqliteCase):
         await migrate(self.database)
         writer, follower = [await start_worker(self.database, name) for name in ("one", "two")]
         room = (await writer.room()).room
-        database: Any = Late(self.database)
+        database: Any = LateDatabase(self.database)
         heads = Heads(database, follower.nids, follower.state, SERVER, BUDGET)
         follower.feed.add_cache(heads.apply)
         await follower.feed.catch_up()

@@ -4,28 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import define
 from twisted.internet.defer import Deferred
 
 from homeserver.sync.memberships import UserRooms
 from storage.memberships import Membership
 from tests.homeserver.sync.feed_case import ALICE, BOB, FeedCase
-
-
-@define(eq=False)
-class Slow:
-    """A database whose answers come late: something happens after the first was read."""
-
-    database: Any
-    happens: Any
-
-    async def read(self, work: Any, *args: Any) -> Any:
-        """Read, and let happen what happens before anyone hears of it."""
-        found = await self.database.read(work, *args)
-        happens, self.happens = self.happens, None
-        if happens is not None:
-            await happens()
-        return found
+from tests.storage.helpers import LateDatabase
 
 
 class UserRoomsTests(FeedCase):
@@ -42,7 +26,7 @@ class UserRoomsTests(FeedCase):
             await room.member(BOB, BOB, "join")
             asked.append(Deferred.fromCoroutine(rooms.of(user_nid)))
 
-        slow: Any = Slow(self.world.database, join_and_ask)
+        slow: Any = LateDatabase(self.world.database, join_and_ask)
         rooms = UserRooms(slow, self.world.feed)
         self.world.feed.add_cache(rooms.apply)
         for found in (await rooms.of(user_nid), await asked[0], await rooms.of(user_nid)):

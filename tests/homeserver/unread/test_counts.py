@@ -6,7 +6,7 @@ import random
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from attrs import define, frozen
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import blockingCallFromThread
 from twisted.trial.unittest import TestCase
@@ -24,7 +24,7 @@ from storage.memberships import PUT_MEMBERSHIP, Membership
 from storage.receipts import ReceiptRow, receipt_rows
 from storage.rows import run_all
 from tests.homeserver.sync.world import NOW, SERVER, World
-from tests.storage.helpers import REACTOR, postgres_server
+from tests.storage.helpers import REACTOR, LateDatabase, postgres_server
 
 ALICE, BOB, DAVE = "@alice:here.example", "@bob:here.example", "@dave:here.example"
 ERIN, FAR = "@erin:here.example", "@far:there.example"
@@ -55,22 +55,6 @@ class Rules:
     def of(self, tx: Transaction, users: Mapping[int, UserID]) -> Mapping[int, Any]:
         """Give rules that are not the default ones."""
         return {nid: self.custom[user] for nid, user in users.items() if user in self.custom}
-
-
-@define(eq=False)
-class Late:
-    """A database whose first answer comes late: after something else has happened."""
-
-    database: Any
-    happens: Any
-
-    async def read(self, work: Any, *args: Any) -> Any:
-        """Read, and let happen what happens before anyone hears of it."""
-        found = await self.database.read(work, *args)
-        happens, self.happens = self.happens, None
-        if happens is not None:
-            await happens()
-        return found
 
 
 class CountTests(TestCase):
@@ -168,7 +152,7 @@ class CountTests(TestCase):
             self.rules.custom[BOB] = MentionsAndCake()
             await self.world.commit([NewEntry(Kind.ACCOUNT_DATA, user_nid=session.user_nid)])
 
-        database: Any = Late(self.database, mute)
+        database: Any = LateDatabase(self.database, mute)
         counter = UnreadCounter(database, self.verdicts)
         self.world.feed.add_cache(counter.apply)
         await counter.of(session, [self.room.nid])
